@@ -1,0 +1,36 @@
+"""How a pretext task is optimized, as data: the harness builds optimizer and schedule from it with timm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimizer and schedule of a pretext task, as its paper states them.
+
+    Attributes:
+        optimizer: A timm optimizer name, such as ``"sgd"``, ``"lars"`` or ``"adamw"``.
+        learning_rate: The peak rate at ``reference_batch`` samples a step.
+        scaling: How the rate grows with the suite's batch size.
+        reference_batch: The batch size that ``learning_rate`` is stated for.
+        momentum: Of SGD and LARS; the first beta of Adam's family stays timm's default.
+        weight_decay: For weights; biases and normalization have none, see ``PretextTask.parameter_groups``.
+        warmup: The part of all steps, from 0 to 1, over which the rate rises linearly from zero.
+        schedule: What follows: a half cosine to zero, or the peak rate throughout.
+    """
+
+    optimizer: str = "sgd"
+    learning_rate: float = 0.05
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    reference_batch: int = 256
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def peak_rate(self, batch_size: int) -> float:
+        """Return the peak learning rate for a batch size, in samples."""
+        ratio = batch_size / self.reference_batch
+        return self.learning_rate * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.scaling]
