@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from itertools import chain
 
 
 class ClvrBenchError(Exception):
@@ -21,21 +22,21 @@ class RunFailed(ClvrBenchError):
     """One combination failed while it ran (NaN, a raising plugin): a failed row, and the sweep goes on."""
 
 
-def unknown(kind: str, name: str, available: Iterable[str], shown: int = 12) -> str:
+def unknown(kind: str, name: str, available: Iterable[str], families: Mapping[str, Iterable[str]] | None = None) -> str:
     """Describe an unknown name with near matches and the choices.
 
     Args:
         kind: What the name should have been, such as ``"pretext task"``.
         name: The name that was asked for.
-        available: Every name that would have been accepted.
-        shown: How many of the accepted names are listed at most.
+        available: The names that would have been accepted.
+        families: Further accepted names by family, too many to list.
 
     Returns:
         One line: ``unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: byol, simclr.``
     """
-    choices = sorted(set(available))
-    near = get_close_matches(name, choices, n=1, cutoff=0.6)
+    listed = sorted(available)
+    families = families or {}
+    near = get_close_matches(name, [*listed, *chain(*families.values())], n=1, cutoff=0.6)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    listed = ", ".join(choices[:shown]) or "none"
-    more = f" and {len(choices) - shown} more" if len(choices) > shown else ""
-    return f"unknown {kind} '{name}'.{hint} Available: {listed}{more}."
+    choices = [*listed, *(f"any name of {family}" for family in families)]
+    return f"unknown {kind} '{name}'.{hint} Available: {', '.join(choices) or 'none'}."

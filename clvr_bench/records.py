@@ -78,9 +78,11 @@ class Record:
             newer = content["format"] > FORMAT
             record = cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content}) if not newer else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ClvrBenchError(f"{path}: not a readable record ({error}). Set it aside, or run its suite again.") from None
+            hint = "Set it aside, or run its suite again."
+            raise ClvrBenchError(f"{path}: not a readable record ({type(error).__name__}: {error}). {hint}") from None
         if record is None:
-            raise ClvrBenchError(f"{path}: format {content['format']} is newer than this version reads. Upgrade clvr-bench.")
+            hint = "Upgrade clvr-bench."
+            raise ClvrBenchError(f"{path}: format {content['format']} is newer than this version reads. {hint}")
         if record.id != written_id:
             raise ClvrBenchError(f"{path}: its identity hashes to {record.id}, not to {written_id}: it was edited.")
         return record
@@ -173,13 +175,14 @@ class Run:
     @property
     def suite(self) -> str:
         """The suite's name."""
-        return self.folder.parent.parent.name
+        return self.folder.resolve().parent.parent.name
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read a run's records."""
         found = sorted((folder / "evaluations").glob("*.json"))
-        return cls(folder, PretrainingRecord.load(folder / "pretraining.json"), [EvaluationRecord.load(p) for p in found])
+        pretraining = PretrainingRecord.load(folder / "pretraining.json")
+        return cls(folder, pretraining, [EvaluationRecord.load(path) for path in found])
 
     def predictions(self, evaluation: EvaluationRecord) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Read what an evaluation predicted.
@@ -206,7 +209,7 @@ def run_folders(results: Path, suite: str | None = None) -> Iterator[Path]:
     """
     suites = [results] if (results / "runs").is_dir() else sorted(p for p in results.glob("*") if (p / "runs").is_dir())
     for folder in suites:
-        if suite is None or folder.name == suite:
+        if suite is None or folder.resolve().name == suite:
             yield from sorted(p.parent for p in folder.glob("runs/*/pretraining.json"))
 
 
@@ -219,5 +222,6 @@ def load_runs(results: Path, suite: str | None = None) -> list[Run]:
     runs = [Run.load(folder) for folder in run_folders(results, suite)]
     if not runs:
         wanted = f"suite '{suite}' in {results}" if suite else str(results)
-        raise ClvrBenchError(f"{wanted}: no runs found. Run a suite first: clvr-bench run quickstart --results {results}")
+        hint = f"Run a suite first: clvr-bench run quickstart --results {results}"
+        raise ClvrBenchError(f"{wanted}: no runs found. {hint}")
     return runs

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clvr_bench.contracts.values import Images, Modality
 
@@ -29,6 +30,10 @@ class Split(ABC):
     @abstractmethod
     def subset(self, index: Tensor) -> Split:
         """Return the split of only these (M,) int64 positions, in this order."""
+
+    @abstractmethod
+    def joined(self, other: Split) -> Split:
+        """Return this split followed by another of its own kind."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Split:
@@ -70,6 +75,15 @@ class ResidentSplit(Split):
         chosen = self.images(index)
         return type(self)(chosen.pixels, self.labels[index], chosen.sizes, chosen.times)
 
+    def joined(self, other: Split) -> Self:
+        """Return this split followed by another, padded to the larger frame."""
+        parts = [split.images(torch.arange(len(split))) for split in (self, other)]
+        frame = [max(part.pixels.shape[axis] for part in parts) for axis in (-2, -1)]
+        pixels = torch.cat([_padded(part.pixels, *frame) for part in parts])
+        times = None if parts[0].times is None or parts[1].times is None else torch.cat([parts[0].times, parts[1].times])
+        labels = torch.cat([self.labels, other.labels])
+        return type(self)(pixels, labels, torch.cat([part.sizes for part in parts]), times)
+
     def to(self, device: torch.device) -> Self:
         """Return the split with its pictures on a device."""
         stored = self._images
@@ -86,6 +100,10 @@ class ResidentSplit(Split):
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _padded(pixels: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(pixels, (0, width - pixels.shape[-1], 0, height - pixels.shape[-2]))
 
 
 class Dataset(ABC):

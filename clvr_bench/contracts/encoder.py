@@ -103,4 +103,6 @@ class Encoder(nn.Module, ABC):
 
     def _prepare(self, images: Tensor, normalize: bool) -> Tensor:
         self.passes += len(images)
+        if images.ndim == 4:  # convolutions are fastest with channels last, on a CPU as on a GPU
+            images = images.contiguous(memory_format=torch.channels_last)
         return (images - self.mean) / self.std if normalize else images

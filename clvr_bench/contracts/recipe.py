@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from clvr_bench.errors import ClvrBenchError
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Optimizer and schedule of a pretext task, as its paper states them.
 
     Attributes:
-        optimizer: A timm optimizer name, such as ``"sgd"``, ``"lars"`` or ``"adamw"``.
+        optimizer: A timm optimizer name, such as ``"momentum"`` (plain SGD with momentum), ``"sgd"`` (Nesterov's, in
+            timm), ``"lars"`` or ``"adamw"``.
         learning_rate: The peak rate at ``reference_batch`` samples a step.
         scaling: How the rate grows with the suite's batch size.
         reference_batch: The batch size that ``learning_rate`` is stated for.
@@ -21,7 +24,7 @@ class Recipe:
         schedule: What follows: a half cosine to zero, or the peak rate throughout.
     """
 
-    optimizer: str = "sgd"
+    optimizer: str = "momentum"
     learning_rate: float = 0.05
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     reference_batch: int = 256
@@ -29,6 +32,13 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1 or self.reference_batch < 1:
+            raise ClvrBenchError(
+                "recipe: learning_rate and reference_batch must be positive, weight_decay not negative, and warmup a "
+                f"part of the run from 0 to below 1, got {self}."
+            )
 
     def peak_rate(self, batch_size: int) -> float:
         """Return the peak learning rate for a batch size, in samples."""

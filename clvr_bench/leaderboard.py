@@ -1,0 +1,304 @@
+"""From records to the leaderboard: a row a group of runs, with means, intervals, ranks and notes. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from statistics import fmean, stdev
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.groups import Group, group_runs, without_superseded
+from clvr_bench.records import Run, load_runs
+from clvr_bench.significance import half_width, ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT, COUNT = "text", "count"
+COLUMNS: Mapping[str, str | int] = {
+    "rank": COUNT,
+    "pretext_task": TEXT,
+    "encoder": TEXT,
+    "params_m": 2,
+    "augmentation": TEXT,
+    "dataset": TEXT,
+    "epochs": COUNT,
+    "top1_mean": 2,
+    "top1_std": 2,
+    "top1_ci95": 2,
+    "top5_mean": 2,
+    "knn_top1_mean": 2,
+    "seeds": COUNT,
+    "uses_labels": TEXT,
+    "val_top1_mean": 2,
+    "encoder_passes": COUNT,
+    "options": TEXT,
+    "options_source": TEXT,
+    "rankme_mean": 2,
+    "spread_mean": 4,
+    "alignment_mean": 4,
+    "uniformity_mean": 4,
+    "batch_size": COUNT,
+    "seconds_mean": 1,
+    "images_per_second_mean": 1,
+    "peak_memory_mb": 1,
+    "precision": TEXT,
+    "status": TEXT,
+    "note": TEXT,
+    "suite": TEXT,
+    "evaluation": TEXT,
+}
+"""Every column in order: text, a count, or how many decimals are printed. Further metrics follow, by name."""
+
+METRICS: Mapping[tuple[str, str], str] = {
+    ("linear", "top1"): "top1_mean",
+    ("linear", "top5"): "top5_mean",
+    ("linear", "val_top1"): "val_top1_mean",
+    ("knn", "top1"): "knn_top1_mean",
+    ("health", "rankme"): "rankme_mean",
+    ("health", "spread"): "spread_mean",
+    ("health", "alignment"): "alignment_mean",
+    ("health", "uniformity"): "uniformity_mean",
+}
+"""Where a metric of an evaluation is found; any other becomes ``EVALUATION_METRIC_mean``."""
+
+NEAR_CHANCE = 0.05
+"""k-NN is near chance below this part of the way from chance to 100%; raw pixels go a quarter of it on CIFAR-10."""
+LOW_SPREAD = 0.1
+"""Spread is 0 for a constant feature and 1 for an even one; below this, nearly all of a feature is its mean."""
+REASON_LENGTH = 160
+"""Characters of an error that a note keeps; the record has all of it."""
+COMPUTE = ("seconds", "images_per_second", "peak_memory_mb", "encoder_passes")
+NAN = float("nan")
+
+
+class Ranking(NamedTuple):
+    """A row's rank, or why it has none.
+
+    Attributes:
+        rank: 1 is the best; None where there is none.
+        reason: For the note; empty where nothing is amiss.
+    """
+
+    rank: int | None = None
+    reason: str = ""
+
+
+def leaderboard(results: Path, suite: str | None = None) -> pd.DataFrame:
+    """Derive the leaderboard from the records below a results folder.
+
+    Accuracies are in percent. A row is ranked among the rows of its suite, data set and linear evaluation, encoders
+    together, if its task is ranked and at least two seeds of it count. Means are over the seeds that count: those that
+    were linearly evaluated, or all that were pretrained where none was.
+
+    Args:
+        results: A folder of suites, or the folder of one suite.
+        suite: The only suite wanted.
+
+    Returns:
+        One row a group of runs, with the columns of ``COLUMNS``; by suite and data set, the best mean first.
+
+    Raises:
+        ClvrBenchError: There are no runs, or a record cannot be read.
+    """
+    import pandas as pd  # imports in half a second, which the records' other readers need not wait for
+
+    groups, superseded = without_superseded(group_runs(load_runs(results, suite)))
+    rankings = _rankings(groups)
+    rows = [_row(group, rankings.get(group.key, Ranking()), superseded[group.request]) for group in groups]
+    further = sorted({name for row in rows for name in row} - set(COLUMNS))
+    rows.sort(key=_order)
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *further])
+    types = {TEXT: "object", COUNT: "Int64"}
+    return frame.astype({name: types.get(str(COLUMNS.get(name)), "float64") for name in frame.columns})
+
+
+def _rankings(groups: Sequence[Group]) -> dict[str, Ranking]:
+    """Rank groups within their scopes; by their keys, of those that can be ranked or could be but for a reason."""
+    scopes: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.facts.get("ranked", True) and len(group.counted) >= 2:
+            scopes.setdefault(group.scope, []).append(group)
+    return {key: ranking for members in scopes.values() for key, ranking in _ranked(members)}
+
+
+def _ranked(groups: Sequence[Group]) -> Iterator[tuple[str, Ranking]]:
+    """Rank the groups of one scope; those whose predictions cannot be used get a reason instead."""
+    reference: NDArray[np.int64] | None = None
+    correct: dict[str, NDArray[np.bool_]] = {}
+    for group in groups:
+        try:
+            labels, correct[group.key] = _correctness(group, reference)
+        except ClvrBenchError as error:
+            yield group.key, Ranking(reason=f"not ranked: {error}")
+        else:
+            reference = labels
+    if correct:
+        yield from zip(correct, map(Ranking, ranks(list(correct.values()))), strict=True)
+
+
+def _correctness(group: Group, reference: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Read which test images each counted seed's linear probe got right.
+
+    Args:
+        group: S counted runs.
+        reference: (N,) labels that the predictions must be for; those of the first run where None.
+
+    Returns:
+        Labels (N,) and correctness (S, N).
+
+    Raises:
+        ClvrBenchError: Predictions are missing, damaged, or for other labels.
+    """
+    rows = []
+    for run in group.counted:
+        try:
+            predictions, labels = run.predictions(group.linear[run.pretraining.id])
+        except ClvrBenchError:
+            seed = run.pretraining.identity["seed"]
+            raise ClvrBenchError(f"the predictions of seed {seed} are missing or damaged") from None
+        reference = labels if reference is None else reference
+        if not np.array_equal(labels, reference):
+            raise ClvrBenchError("its test labels differ from those of other rows")
+        rows.append(predictions[:, 0] == labels)
+    return labels, np.stack(rows)
+
+
+def _row(group: Group, ranking: Ranking, superseded: int) -> dict[str, Any]:
+    """Return a row: the columns, and further metrics under their own names."""
+    facts, task = group.facts, group.identity["pretext_task"]
+    labels = str(facts.get("labels", "none"))
+    top1 = group.values("linear", "top1")
+    return {
+        "rank": ranking.rank,
+        "pretext_task": task["name"],
+        "encoder": group.identity["encoder"]["name"] if group.identity["encoder"] else "",
+        "params_m": facts["parameters"] / 1e6 if facts.get("parameters") is not None else NAN,
+        "augmentation": facts.get("augmentation", "+".join(part["name"] for part in group.identity["augmentation"])),
+        "dataset": facts.get("dataset") or group.identity["dataset"]["name"],
+        "top1_std": stdev(top1) if len(top1) > 1 else NAN,
+        "top1_ci95": half_width(top1),
+        "seeds": len(group.counted),
+        "uses_labels": "no" if labels == "none" else labels,
+        "options": _options(facts.get("options_shown", {})),
+        "options_source": str(facts.get("options_source", "")),
+        "precision": group.identity["precision"],
+        "status": _status(group),
+        "note": "; ".join(_notes(group, ranking, superseded)),
+        "suite": group.runs[0].suite,
+        "evaluation": _evaluation(group),
+        **_costs(group),
+        **_means(group),
+    }
+
+
+def _costs(group: Group) -> dict[str, Any]:
+    """Return the columns on budget and compute."""
+    budget = group.identity["budget"] or {}
+    seen = {name: [run.pretraining.compute.get(name, NAN) for run in group.averaged] for name in COMPUTE}
+    passes = _mean(seen["encoder_passes"])
+    return {
+        "epochs": budget.get("epochs"),
+        "batch_size": budget.get("batch_size"),
+        "encoder_passes": None if isnan(passes) else round(passes),
+        "seconds_mean": _mean(seen["seconds"]),
+        "images_per_second_mean": _mean(seen["images_per_second"]),
+        "peak_memory_mb": max(seen["peak_memory_mb"], default=NAN),
+    }
+
+
+def _means(group: Group) -> dict[str, float]:
+    """Return the mean of every metric of every evaluation, by column."""
+    names = {
+        (name, metric) for name, found in group.evaluations.items() for r in found.values() for metric in r.metrics
+    }
+    return {METRICS.get(key, f"{key[0]}_{key[1]}_mean"): _mean(group.values(*key)) for key in names | set(METRICS)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else NAN
+
+
+def _options(shown: Mapping[str, Any]) -> str:
+    return "; ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in shown.items())
+
+
+def _evaluation(group: Group) -> str:
+    for record in group.linear.values():
+        return f"{record.name}@{record.identity['evaluation']['version']}"
+    return ""
+
+
+def _status(group: Group) -> str:
+    """Say how the runs ended: in a word where all ended alike, else in counts."""
+    counts = Counter(map(group.state, group.runs))
+    if len(counts) == 1:
+        return next(iter(counts))
+    others = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if state != "done")
+    return f"{counts['done']} of {len(group.runs)} done, {others}"
+
+
+def _notes(group: Group, ranking: Ranking, superseded: int) -> Iterator[str]:
+    """Yield what a reader of the row must know."""
+    collapsed = sum(_is_collapsed(group, run) for run in group.averaged)
+    if collapsed:
+        yield f"{collapsed} of {len(group.averaged)} seeds collapsed"
+    yield from _merged(group, _ends(group))
+    yield from _merged(group, _warnings(group))
+    if ranking.reason:
+        yield ranking.reason
+    if superseded:
+        yield f"{superseded} older {'row' if superseded == 1 else 'rows'} of other versions left out"
+
+
+def _ends(group: Group) -> Iterator[tuple[Run, str]]:
+    """Yield why runs are not done."""
+    for run in group.runs:
+        if run.pretraining.status != "done":
+            yield run, f"{run.pretraining.status}: {run.pretraining.reason}"
+
+
+def _warnings(group: Group) -> Iterator[tuple[Run, str]]:
+    """Yield what went wrong in the evaluations, and what they say themselves."""
+    for name, records in sorted(group.evaluations.items()):
+        for run in group.runs:
+            record = records.get(run.pretraining.id)
+            if record and record.error:
+                yield run, f"{name} failed: {record.error}"
+            yield from ((run, f"{name}: {note}") for note in (record.notes if record else ()))
+
+
+def _merged(group: Group, said: Iterable[tuple[Run, str]]) -> Iterator[str]:
+    """Yield each text once, shortened, with the seeds it is about unless it is about all."""
+    seeds: dict[str, list[int]] = {}
+    for run, text in said:
+        line = shorten(text.replace(";", ","), REASON_LENGTH, placeholder=" ...")
+        seeds.setdefault(line, []).append(run.pretraining.identity["seed"])
+    for line, about in seeds.items():
+        which = f" ({'seed' if len(about) == 1 else 'seeds'} {', '.join(map(str, about))})"
+        yield line if len(about) == len(group.runs) else line + which
+
+
+def _is_collapsed(group: Group, run: Run) -> bool:
+    """Tell a collapsed encoder: its k-NN is near chance and its features hardly spread."""
+    classes = run.pretraining.facts.get("num_classes")
+    knn, spread = group.metrics(run, "knn").get("top1"), group.metrics(run, "health").get("spread")
+    if not classes or knn is None or spread is None:
+        return False
+    chance = 100 / classes
+    return bool(knn < chance + NEAR_CHANCE * (100 - chance) and spread < LOW_SPREAD)
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Sort by suite and data set, then the best mean first, and what has none last."""
+    top1 = row["top1_mean"]
+    names = (row["pretext_task"], row["encoder"], row["augmentation"], row["options"], row["precision"])
+    return (row["suite"], row["dataset"], isnan(top1), 0.0 if isnan(top1) else -top1, *names)

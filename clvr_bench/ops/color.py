@@ -1,0 +1,224 @@
+"""Batched color changes with per-sample parameters; each gives torchvision's pixels for the same parameters.
+
+Pictures are (B, ..., C, H, W) float32 in [0, 1] with 1 or 3 channels; clips have their frames between B and C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clvr_bench.draws import Draws
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.ops.chunks import cache_sized
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Scale the values of each sample.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        factor: (B,) non-negative; 0 is black, 1 changes nothing.
+
+    Returns:
+        Pictures of the same shape, clamped to [0, 1].
+    """
+    return (pixels * _per_sample(factor, pixels)).clamp_(0, 1)
+
+
+def adjust_contrast(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Move the values of each picture from its mean gray (0), or away from it (above 1); 1 changes nothing.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        factor: (B,) non-negative.
+
+    Returns:
+        Pictures of the same shape, clamped to [0, 1].
+    """
+    mean = luminance(pixels).mean((-3, -2, -1), keepdim=True)
+    return torch.lerp(mean, pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+
+
+def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
+    """Move each pixel from its own gray (0), or away from it (above 1); 1 changes nothing.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1]; gray ones stay as they are.
+        factor: (B,) non-negative.
+
+    Returns:
+        Pictures of the same shape, clamped to [0, 1].
+    """
+    return torch.lerp(luminance(pixels), pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+
+
+def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
+    """Rotate the hue of each sample in HSV space.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1]; gray ones stay as they are.
+        shift: (B,) in turns, in [-0.5, 0.5].
+
+    Returns:
+        Pictures of the same shape, in [0, 1].
+
+    Source:
+        Smith 1978, https://doi.org/10.1145/800248.807361.
+    """
+    if pixels.shape[-3] == 1:
+        return pixels
+    hue, high, chroma = _hexcone(pixels)
+    hue += _per_sample(shift, hue)
+    chroma *= 6
+    rotated = torch.empty_like(pixels)
+    for channel, peak in enumerate((5 / 6, 3 / 6, 1 / 6)):
+        # a channel is below the value by the chroma times a trapezoid of the hue; the added turn keeps frac positive
+        drop = (hue + (peak + 1)).frac_().sub_(1 / 3).abs_().sub_(1 / 3).clamp_(-1 / 6, 0)
+        torch.addcmul(high, drop, chroma, out=rotated.select(-3, channel))
+    return rotated.clamp_(0, 1)
+
+
+def grayscale(pixels: Tensor, chosen: Tensor) -> Tensor:
+    """Take the color out of some samples; they keep their number of channels.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        chosen: (B,) bool, which samples turn gray.
+
+    Returns:
+        Pictures of the same shape, in [0, 1].
+    """
+    return torch.lerp(pixels, luminance(pixels), _per_sample(chosen, pixels))
+
+
+def luminance(pixels: Tensor) -> Tensor:
+    """Weigh red, green and blue into one gray channel.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32, C of 1 or 3.
+
+    Returns:
+        (B, ..., 1, H, W) float32; the pictures themselves where they have one channel.
+
+    Raises:
+        ClvrBenchError: The pictures have another number of channels.
+
+    Source:
+        ITU-R Recommendation BT.601-7, section 2.5.1, with the digits that torchvision keeps.
+    """
+    channels = pixels.shape[-3]
+    if channels == 1:
+        return pixels
+    if channels != 3:
+        raise ClvrBenchError(
+            f"color operations: pictures must have 1 or 3 channels, got {channels}. "
+            "Use an augmentation without color changes, such as 'crop_flip'."
+        )
+    red, green, blue = pixels.unbind(-3)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(-3)
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """What a color jitter does to each sample.
+
+    Attributes:
+        factors: (B, 3) float32, of brightness, contrast and saturation.
+        shift: (B,) float32, of the hue, in turns.
+        order: (B, 4) int64, which operation comes first, second, third, last: a permutation of ``BRIGHTNESS``,
+            ``CONTRAST``, ``SATURATION`` and ``HUE``.
+        chosen: (B,) bool, which samples are changed at all.
+    """
+
+    factors: Tensor
+    shift: Tensor
+    order: Tensor
+    chosen: Tensor
+
+    @classmethod
+    def draw(cls, draws: Draws, strengths: tuple[float, float, float, float], probability: float = 1.0) -> Jitter:
+        """Draw as torchvision's ``ColorJitter`` does: uniform factors and a uniform order, for each sample its own.
+
+        Args:
+            draws: The stream of the B samples.
+            strengths: Of brightness, contrast and saturation, b, whose factors are in [max(0, 1 - b), 1 + b]; and of
+                hue, h, whose shifts are in [-h, h] turns, h at most 0.5.
+            probability: Share of the samples that are changed.
+        """
+        *blends, hue = strengths
+        factors = torch.stack([draws.uniform(low=max(0.0, 1 - b), high=1 + b) for b in blends], 1)  # (B, 3)
+        return cls(factors, draws.uniform(low=-hue, high=hue), draws.permutation(4), draws.chance(probability))
+
+    def __getitem__(self, part: slice) -> Jitter:
+        return Jitter(self.factors[part], self.shift[part], self.order[part], self.chosen[part])
+
+
+def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
+    """Change brightness, contrast, saturation and hue in each sample's own order, clamping after each.
+
+    Args:
+        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        jitter: The parameters of the B samples.
+
+    Returns:
+        Pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
+    """
+    jittered = torch.empty_like(pixels)
+    for part in cache_sized(pixels):
+        changed = _jitter_all(pixels[part], jitter[part])
+        torch.lerp(pixels[part], changed, _per_sample(jitter.chosen[part], changed), out=jittered[part])
+    return jittered
+
+
+def _jitter_all(pixels: Tensor, jitter: Jitter) -> Tensor:
+    """Jitter every sample.
+
+    Hue is costly and the other three are alike, so all samples rotate their hue at once, with their earlier operations
+    before and their later ones after it. Picking out the samples of each order would make an accelerator wait.
+    """
+    hue_slot = (jitter.order == HUE).int().argmax(1)
+    for slot in range(3):
+        pixels = _blend(pixels, jitter, slot, hue_slot > slot)
+    pixels = adjust_hue(pixels, jitter.shift)
+    for slot in range(1, 4):
+        pixels = _blend(pixels, jitter, slot, hue_slot < slot)
+    return pixels
+
+
+def _blend(pixels: Tensor, jitter: Jitter, slot: int, active: Tensor) -> Tensor:
+    """Apply brightness, contrast or saturation, whichever each sample has in this slot, to the active ones.
+
+    All three blend the picture with something darker, flatter or grayer, so one pass serves any mixture of them.
+    """
+    operation = jitter.order[:, slot]
+    factor = jitter.factors.gather(1, operation.clamp(max=SATURATION)[:, None])[:, 0]
+    factor = torch.where(active, factor, 1.0)
+    gray = luminance(pixels)
+    mean = gray.mean((-3, -2, -1), keepdim=True)
+    target = gray * _per_sample(operation == SATURATION, gray)
+    target += mean * _per_sample(operation == CONTRAST, gray)
+    return torch.lerp(target, pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+
+
+def _hexcone(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hue in turns, in [-1/6, 5/6], value and chroma, each (B, ..., H, W).
+
+    Masks are 0 and 1 in float32: comparisons and ``torch.where`` are many times slower on a CPU.
+    """
+    red, green, blue = pixels.unbind(-3)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    chroma = high - torch.minimum(torch.minimum(red, green), blue)
+    not_red, not_green = (high - red).sign_(), (high - green).sign_()
+    green_or_blue = torch.lerp((blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4), not_green)
+    hue = torch.lerp(green - blue, green_or_blue, not_red)
+    return hue.div_(chroma.clamp(min=1e-12).mul_(6)), high, chroma  # grays have chroma 0, and no hue
+
+
+def _per_sample(values: Tensor, pixels: Tensor) -> Tensor:
+    """Shape (B,) values so that they broadcast over each sample's pixels."""
+    return values.to(pixels.dtype).view(-1, *(1,) * (pixels.ndim - 1))

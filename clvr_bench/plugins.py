@@ -1,0 +1,200 @@
+"""Finds, imports and registers plugins: installed entry points and the files of plugins directories, on one road.
+
+A plugin that is broken is reported by name and reason, and is fatal only to who asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pluggy
+
+from clvr_bench.errors import ClvrBenchError, PluginError
+from clvr_bench.hooks import PROJECT, Hooks
+from clvr_bench.registry import Entry, Family, Kind, Registrar, Registry
+
+DIRS_VARIABLE = "CLVR_BENCH_PLUGINS_DIR"
+HOOK_NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
+
+
+@dataclass
+class Plugin:
+    """One plugin and how its loading went.
+
+    Attributes:
+        name: The entry point's name, or the file's stem.
+        distribution: The installed package it belongs to, or the plugins directory.
+        version: That package's version; the code's hash for a file.
+        state: Loaded, blocked by ``--no-plugin``, or broken.
+        reason: Why it is broken, in one line.
+        registered: What it registered.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    state: Literal["loaded", "blocked", "broken"] = "loaded"
+    reason: str = ""
+    registered: list[Entry | Family] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    plugin: Plugin
+    load: Callable[[], Any]
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Everything that loading gave.
+
+    Attributes:
+        found: Every plugin, in the order loaded.
+        registry: What they registered.
+        hook: Calls the observers' hooks: ``plugins.hook.run_started(...)``.
+    """
+
+    found: list[Plugin]
+    registry: Registry
+    hook: pluggy.HookRelay
+
+    @property
+    def broken(self) -> list[Plugin]:
+        """Those that did not load."""
+        return [plugin for plugin in self.found if plugin.state == "broken"]
+
+
+def load_plugins(directories: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
+    """Load all installed plugins, then those of the directories named here and in ``CLVR_BENCH_PLUGINS_DIR``.
+
+    Args:
+        directories: Folders whose Python files and packages are plugins; names that begin with ``_`` are helpers.
+        blocked: Names of plugins to leave out.
+
+    Raises:
+        ClvrBenchError: A directory is not there, or a blocked name is no plugin's.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    registry = Registry()
+    candidates = [*_installed(), *(c for d in _directories(directories) for c in _in_directory(d))]
+    unknown_names = sorted(set(blocked) - {c.plugin.name for c in candidates})
+    if unknown_names:
+        raise ClvrBenchError(f"--no-plugin {unknown_names[0]}: no such plugin. See them with: clvr-bench plugins")
+    for candidate in candidates:
+        if candidate.plugin.name in blocked:
+            candidate.plugin.state = "blocked"
+        else:
+            _load(candidate, manager, registry)
+    return Plugins([candidate.plugin for candidate in candidates], registry, manager.hook)
+
+
+def _load(candidate: _Candidate, manager: pluggy.PluginManager, registry: Registry) -> None:
+    """Import, check and register one plugin; whatever it raises is its own."""
+    plugin = candidate.plugin
+    module = None
+    try:
+        module = candidate.load()
+        _check_hooks(plugin.name, module, manager)
+        manager.register(module, name=plugin.name)
+        for kind in Kind:
+            registrar = Registrar(kind, plugin.name, candidate.code)
+            others = [other for other in manager.get_plugins() if other is not module]
+            manager.subset_hook_caller(kind.hook, others)(register=registrar)
+            registry.add(registrar)
+            plugin.registered += [*registrar.entries, *registrar.families]
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the others
+        if module is not None and manager.is_registered(module):
+            manager.unregister(module)
+        plugin.state, plugin.reason = "broken", _reason(error)
+        registry.load_errors.append(f"'{plugin.name}' ({plugin.reason})")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def _installed() -> Iterator[_Candidate]:
+    """Yield the entry points of the group, each to be imported on its own; built-ins first, then by distribution."""
+    found = sorted(entry_points(group=PROJECT), key=lambda point: (point.value.split(".")[0] != "clvr_plugins", point))
+    for point in dict.fromkeys(found):
+        distribution = point.dist.name if point.dist else "unknown"
+        version = point.dist.version if point.dist else ""
+        yield _Candidate(Plugin(point.name, distribution, version), _loader(point))
+
+
+def _loader(point: EntryPoint) -> Callable[[], Any]:
+    return point.load
+
+
+def _directories(named: Iterable[Path]) -> list[Path]:
+    listed = [Path(part) for part in os.environ.get(DIRS_VARIABLE, "").split(os.pathsep) if part]
+    folders = list(dict.fromkeys(path.expanduser().resolve() for path in [*named, *listed]))
+    for folder in folders:
+        if not folder.is_dir():
+            raise ClvrBenchError(f"--plugins-dir {folder}: no such folder. Name a folder that holds plugin files (*.py).")
+    return folders
+
+
+def _in_directory(folder: Path) -> Iterator[_Candidate]:
+    """Yield a directory's files and packages, under real module names so that their classes can be pickled."""
+    if str(folder.parent) not in sys.path:
+        sys.path.append(str(folder.parent))
+    for path in sorted(folder.iterdir()):
+        source = path / "__init__.py" if path.is_dir() else path
+        if path.name.startswith(("_", ".")) or source.suffix != ".py" or not source.is_file():
+            continue
+        code = _hash_code(path)
+        yield _Candidate(Plugin(path.stem, str(folder), code), _importer(folder, path.stem, source), code)
+
+
+def _hash_code(path: Path) -> str:
+    """Hash a plugin's code, so that an edited file is another version: edit and run again just works."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+
+
+def _importer(folder: Path, stem: str, source: Path) -> Callable[[], ModuleType]:
+    def load() -> ModuleType:
+        module = importlib.import_module(f"{folder.name}.{stem}")
+        if Path(module.__file__ or "").resolve() != source.resolve():
+            raise PluginError(f"its module name {module.__name__} belongs to {module.__file__}. Rename the folder {folder}.")
+        return module
+
+    return load
+
+
+def _check_hooks(plugin: str, module: object, manager: pluggy.PluginManager) -> None:
+    """Find what pluggy passes over in silence: misspelt, undecorated and absent hooks."""
+    implemented = 0
+    for name, function in inspect.getmembers(module, inspect.isroutine):
+        decorated = manager.parse_hookimpl_opts(module, name) is not None
+        near = get_close_matches(name, HOOK_NAMES, n=1, cutoff=0.85)
+        where = f"Plugin '{plugin}' ({_location(function)}) defines '{name}'"
+        if decorated and name not in HOOK_NAMES:
+            hint = f" Did you mean '{near[0]}'?" if near else f" Hooks: {', '.join(HOOK_NAMES)}."
+            raise PluginError(f"{where}, which is not a clvr-bench hook.{hint}")
+        if not decorated and near and getattr(function, "__module__", None) == getattr(module, "__name__", ""):
+            fix = "" if name in HOOK_NAMES else f" and call it '{near[0]}'"
+            raise PluginError(f"{where} without @hookimpl, so it is never called. Decorate it with clvr_bench.hookimpl{fix}.")
+        implemented += decorated
+    if not implemented:
+        raise PluginError(f"Plugin '{plugin}' implements no hook. A helper's file name begins with an underscore.")
+
+
+def _location(function: Any) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else "unknown"

@@ -1,0 +1,288 @@
+"""The leaderboard as text: CSV, Markdown, JSON, and a table for the terminal. Numbers come from ``leaderboard``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.leaderboard import COLUMNS, COUNT, TEXT, leaderboard
+from clvr_bench.records import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+
+FURTHER_DECIMALS = 4
+"""Of metrics that evaluations other than the built-in ones add."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
+NOTHING = "–"
+
+
+def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word that the command line uses
+    """Write a leaderboard as text that ends in a line feed; the same frame always gives the same bytes.
+
+    Args:
+        frame: From ``leaderboard``.
+        format: ``"csv"`` and ``"json"`` have every column, ``"markdown"`` has those that fit a page and the notes.
+
+    Raises:
+        ClvrBenchError: The format is none of these.
+    """
+    renderers: dict[str, Callable[[pd.DataFrame], str]] = {"csv": _csv, "json": _json, "markdown": _markdown}
+    if format not in renderers:
+        raise ClvrBenchError(f"unknown table format '{format}'. Available: {', '.join(sorted(renderers))}.")
+    return renderers[format](frame)
+
+
+def write_leaderboard(suite_folder: Path) -> Path:
+    """Derive RESULTS/SUITE/leaderboard.csv from the records beside it and write it atomically; return its path.
+
+    Raises:
+        ClvrBenchError: The folder has no runs, or a record cannot be read.
+    """
+    path = suite_folder / "leaderboard.csv"
+    write_atomically(path, render(leaderboard(suite_folder), "csv").encode())
+    return path
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """Return what rows have to say, a line a note, each with the rows that say it."""
+    said: dict[str, list[str]] = {}
+    rows = _rows(frame)
+    for row in rows:
+        for note in filter(None, row["note"].split("; ")):
+            said.setdefault(note, []).append(_label(row, rows))
+    return [f"{', '.join(about)}: {note}" for note, about in said.items()]
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as plain Python values, None where there is none."""
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """Name a row: its pretext task, and whatever else tells it from the rows of the same one."""
+    alike = [other for other in rows if other["pretext_task"] == row["pretext_task"]]
+    columns = ("encoder", "augmentation", "dataset", "options", "suite")
+    parts = [row[column] for column in columns if row[column] and len({other[column] for other in alike}) > 1]
+    return " ".join([row["pretext_task"], *(["(" + ", ".join(parts) + ")"] if parts else [])])
+
+
+def _decimals(column: str) -> str | int:
+    return COLUMNS.get(column, FURTHER_DECIMALS)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(frame.columns)
+    writer.writerows([_csv_cell(value, _decimals(column)) for column, value in row.items()] for row in _rows(frame))
+    return text.getvalue()
+
+
+def _csv_cell(value: Any, kind: str | int) -> str:
+    if value is None:
+        return ""
+    if kind == TEXT:
+        return f"'{value}" if value.startswith(FORMULA) else str(value)
+    return str(value) if kind == COUNT else _fixed(value, int(kind))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Print a number with fixed decimals, and zero without a sign."""
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _json(frame: pd.DataFrame) -> str:
+    rows = [{column: _json_value(value, _decimals(column)) for column, value in row.items()} for row in _rows(frame)]
+    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json_value(value: Any, kind: str | int) -> Any:
+    return float(_fixed(value, int(kind))) if isinstance(kind, int) and value is not None else value
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the compact table.
+
+    Attributes:
+        title: Its heading, broken where a terminal may break it.
+        show: How a row's cell is written.
+        is_number: Whether it is aligned to the right.
+        keep: Narrow terminals drop the columns with the lowest of these first; those without are never dropped.
+    """
+
+    title: str
+    show: Callable[[Row], str]
+    is_number: bool = True
+    keep: int | None = None
+
+
+def _number(name: str, decimals: int) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else _fixed(row[name], decimals)
+
+
+def _count(name: str) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else str(row[name])
+
+
+def _text(name: str) -> Callable[[Row], str]:
+    return lambda row: row[name] or NOTHING
+
+
+def _top1(row: Row) -> str:
+    """Write mean and standard deviation, such as ``69.2 ± 0.4``; the mean alone for a single seed."""
+    mean, std = row["top1_mean"], row["top1_std"]
+    if mean is None:
+        return NOTHING
+    return _fixed(mean, 1) + (f" ± {_fixed(std, 1)}" if std is not None else "")
+
+
+def _passes(row: Row) -> str:
+    """Shorten the pictures encoded to two digits or more: 950, 12k, 1.2M, 3.1B."""
+    value = row["encoder_passes"]
+    if value is None:
+        return NOTHING
+    for unit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * unit:
+            scaled = value / unit
+            return f"{scaled:.{1 if scaled < 9.95 else 0}f}{suffix}"
+    return str(value)
+
+
+COMPACT = (
+    Column("suite", _text("suite"), is_number=False, keep=9),
+    Column("rank", _count("rank")),
+    Column("pretext task", _text("title"), is_number=False),
+    Column("encoder", _text("encoder"), is_number=False),
+    Column("params\nM", _number("params_m", 1), keep=3),
+    Column("augmentation", _text("augmentation"), is_number=False, keep=5),
+    Column("dataset", _text("dataset"), is_number=False, keep=9),
+    Column("epochs", _count("epochs"), keep=6),
+    Column("top-1 %\n± std", _top1),
+    Column("top-5\n%", _number("top5_mean", 1), keep=7),
+    Column("k-NN\n%", _number("knn_top1_mean", 1), keep=8),
+    Column("seeds", _count("seeds"), keep=9),
+    Column("labels", _text("uses_labels"), is_number=False, keep=9),
+    Column("encoder\npasses", _passes, keep=5),
+    Column("seconds", _number("seconds_mean", 0), keep=4),
+    Column("img/s", _number("images_per_second_mean", 0), keep=2),
+    Column("peak\nMB", _number("peak_memory_mb", 0), keep=1),
+    Column("options\nfrom", _text("options_source"), is_number=False, keep=0),
+    Column("status", _text("status"), is_number=False),
+)
+
+
+def _shown_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows with a title: the pretext task, and its options where other rows look the same without."""
+    rows = _rows(frame)
+    looks = [
+        tuple(row[name] for name in ("suite", "pretext_task", "encoder", "augmentation", "dataset")) for row in rows
+    ]
+    for row, look in zip(rows, looks, strict=True):
+        options = f"\n({row['options']})" if looks.count(look) > 1 and row["options"] else ""
+        row["title"] = row["pretext_task"] + options
+    return rows
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of the compact table: the suite only where there are several."""
+    several = len({row["suite"] for row in rows}) > 1
+    return [column for column in COMPACT if several or column.title != "suite"]
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = _shown_rows(frame)
+    columns = _columns(rows)
+    cells = [[_markdown_text(column.title) for column in columns]]
+    cells += [[_markdown_text(column.show(row)) for column in columns] for row in rows]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [">" if column.is_number else "<" for column in columns]
+    rule = ["-" * (width - 1) + (":" if side == ">" else "-") for width, side in zip(widths, sides, strict=True)]
+    padded = [[f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)] for row in cells]
+    table = [f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:])]
+    remarks = [f"- {_markdown_text(note)}" for note in notes(frame)]
+    return "\n".join([*table, *(["", *remarks] if remarks else [])]) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
+
+
+def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
+    """Lay out the compact table for a terminal; ``notes`` belong below it.
+
+    Where it is too wide, columns that say the same in every row move into the title, then the least important go; the
+    caption names them.
+
+    Args:
+        frame: From ``leaderboard``.
+        width: Columns of the terminal; those of the present one where None.
+    """
+    rows = _shown_rows(frame)
+    width = width or shutil.get_terminal_size((140, 24)).columns
+    columns, title, dropped = _columns(rows), [], []
+    while not _fits(table := _layout(rows, columns), width):
+        leaving = _least_important(columns, rows)
+        if leaving is None:
+            break
+        columns.remove(leaving)
+        if _is_constant(leaving, rows):
+            title.append(f"{_one_line(leaving.title)} {_one_line(leaving.show(rows[0]))}")
+        else:
+            dropped.append(_one_line(leaving.title))
+    table.title = " · ".join(title) or None
+    table.caption = f"Too narrow for: {', '.join(dropped)}. The CSV has every column." if dropped else None
+    return table
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")
+
+
+def _is_constant(column: Column, rows: Sequence[Row]) -> bool:
+    return len({column.show(row) for row in rows}) == 1
+
+
+def _least_important(columns: Sequence[Column], rows: Sequence[Row]) -> Column | None:
+    """Return the column to drop next, one that loses nothing first; None where all are needed."""
+    found = [
+        (not _is_constant(column, rows), column.keep, i) for i, column in enumerate(columns) if column.keep is not None
+    ]
+    return columns[min(found)[-1]] if found else None
+
+
+def _fits(table: Table, width: int) -> bool:
+    from rich.console import Console
+
+    return Console(width=10_000).measure(table).maximum <= width
+
+
+def _layout(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.is_number else "left", vertical="top")
+    for row, following in zip_longest(rows, rows[1:]):
+        ends = following is not None and any(row[name] != following[name] for name in ("suite", "dataset"))
+        style = {"failed": "red", "skipped": "dim"}.get(row["status"])
+        # Texts, not strings: a plugin's name or an error may hold what rich would take for markup.
+        table.add_row(*(Text(column.show(row)) for column in columns), style=style, end_section=ends)
+    return table

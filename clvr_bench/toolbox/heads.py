@@ -1,0 +1,27 @@
+"""Heads: the small networks between a feature and a loss."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(*widths: int, batch_norm: bool = True) -> nn.Sequential:
+    """Build a multilayer perceptron: linear layers with BatchNorm and ReLU between them, nothing after the last.
+
+    Args:
+        *widths: Input, hidden and output dimensions, at least two: ``mlp(512, 2048, 128)`` has one hidden layer.
+        batch_norm: Whether hidden layers are normalized over the batch.
+
+    Returns:
+        A module that maps (B, widths[0]) to (B, widths[-1]).
+    """
+    if len(widths) < 2:
+        raise ValueError(f"mlp needs an input and an output width, got {widths}")
+    layers: list[nn.Module] = []
+    for inputs, hidden in pairwise(widths[:-1]):
+        layers.append(nn.Linear(inputs, hidden, bias=not batch_norm))
+        layers += [nn.BatchNorm1d(hidden)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
