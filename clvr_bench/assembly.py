@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from clvr_bench.combinations import Choice, Combination
+from clvr_bench.combinations import Choice, Combination, TaskChoice
 from clvr_bench.contracts.augmentation import Augmentation
 from clvr_bench.contracts.encoder import Encoder
 from clvr_bench.contracts.pretext_task import PretextTask
@@ -77,7 +77,7 @@ def encoder_facts(choice: Choice, facts: DataFacts) -> EncoderFacts:
     """
     try:
         with torch.device("meta"):
-            encoder = build_encoder(choice, facts)
+            encoder = build_encoder(choice, facts).eval()
     except ClvrBenchError:
         raise
     except Exception as error:
@@ -133,17 +133,23 @@ def build_augmentation(chain: tuple[Choice, ...], facts: DataFacts) -> Augmentat
     return links[0] if len(links) == 1 else Chain(links) if links else None
 
 
-def build_task(combination: Combination, facts: DataFacts) -> PretextTask:
-    """Build a combination's task on the current default device.
+def build_task(task: TaskChoice, encoder: Choice | None, seed: int, facts: DataFacts) -> PretextTask:
+    """Build a pretext task with its encoder on the current default device.
 
     The encoder and the task's own parts draw from separate streams, so all tasks of a seed start from one encoder.
+
+    Args:
+        task: The pretext task.
+        encoder: Its encoder; None where it uses none.
+        seed: Of the run.
+        facts: What the task may know of the data.
     """
-    encoder = None
-    if combination.encoder:
-        torch.manual_seed(key_of(combination.seed, "encoder"))
-        encoder = build_encoder(combination.encoder, facts)
-    torch.manual_seed(key_of(combination.seed, "heads"))
-    return combination.task.task(encoder, facts, **combination.task.options)  # type: ignore[call-arg]  # a plugin's constructor
+    built = None
+    if encoder:
+        torch.manual_seed(key_of(seed, "encoder"))
+        built = build_encoder(encoder, facts)
+    torch.manual_seed(key_of(seed, "heads"))
+    return task.task(built, facts, **task.options)  # type: ignore[call-arg]  # every task's constructor takes these
 
 
 def view_count(combination: Combination, augmentation: Augmentation | None) -> int:
@@ -156,13 +162,13 @@ def view_count(combination: Combination, augmentation: Augmentation | None) -> i
     return views
 
 
-def skip_reason(combination: Combination, data: Data, facts: Mapping[str, EncoderFacts]) -> str | None:
+def skip_reason(combination: Combination, data: Data, encoder: EncoderFacts | None) -> str | None:
     """Say why a combination makes no sense; None where it does.
 
     Args:
         combination: What is asked.
         data: Its data.
-        facts: Of the encoders, by their description.
+        encoder: Facts of its encoder; None where it uses none.
     """
     task, name = combination.task.task, combination.task.entry.name
     data_facts = data.facts(task.labels)
@@ -176,6 +182,4 @@ def skip_reason(combination: Combination, data: Data, facts: Mapping[str, Encode
         return f"{name} takes {task.views} views, {chain} makes a fixed pair"
     if augmentation and augmentation.arrangement == "roles" and task.views != "multi":
         return f"{name} takes {task.views} alike views, {chain} makes views of several roles"
-    if combination.encoder:
-        return task.skip_reason(facts[str(combination.encoder)], data_facts)
-    return None
+    return task.skip_reason(encoder, data_facts) if encoder else None

@@ -256,7 +256,7 @@ def _notes(group: Group, ranking: Ranking, superseded: int) -> Iterator[str]:
     if ranking.reason:
         yield ranking.reason
     if superseded:
-        yield f"{superseded} older {'row' if superseded == 1 else 'rows'} of other versions left out"
+        yield f"{superseded} {'row' if superseded == 1 else 'rows'} of older versions left out"
 
 
 def _ends(group: Group) -> Iterator[tuple[Run, str]]:

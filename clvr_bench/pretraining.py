@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class State:
     epoch: int = 0
     seconds: float = 0.0
     passes: int = 0
+    peak_memory_mb: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -74,6 +76,7 @@ class Pretraining:
         self.task, self.setting, self.state = task, setting, State()
         self._on_step = on_step
         self._name = setting.combination.task.entry.name
+        self._batch_size = setting.combination.budget.batch_size
         self._split = setting.data.pretraining(task.labels)
         seed = setting.combination.seed
         self._labels = setting.data.labels_for(task.labels, task.labelled_fraction, seed).to(setting.device)
@@ -89,7 +92,7 @@ class Pretraining:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch; the last, smaller batch is dropped."""
-        return len(self._split) // self.setting.combination.budget.batch_size
+        return len(self._split) // self._batch_size
 
     @property
     def finished(self) -> bool:
@@ -108,7 +111,7 @@ class Pretraining:
         started, passes = time.perf_counter(), self._count_passes()
         epoch = self.state.epoch
         torch.manual_seed(key_of(self.setting.combination.seed, "epoch", epoch))
-        batches = self._prepare_epoch().batches(self.setting.combination.budget.batch_size)
+        batches = self._prepare_epoch().batches(self._batch_size)
         self.task.train()
         totals = _Totals(self._name, epoch)
         for position, (index, samples) in enumerate(batches):
@@ -134,6 +137,19 @@ class Pretraining:
         self._prepare_epoch()
         self.state.seconds += time.perf_counter() - started
         self.state.passes += self._count_passes() - passes
+
+    def time_steps(self, steps: int) -> float:
+        """Take a few steps of the first epoch and return the seconds of one after the first; 0 for a task that does not train."""
+        if not self.task.trains:
+            return 0.0
+        order = self._prepare_epoch()
+        self.task.train()
+        clocks = []
+        for position, (index, samples) in enumerate(islice(order.batches(self._batch_size), steps)):
+            loss = self._step(index, samples, self._progress(0, position)).loss
+            loss.item()  # waits until the device is done
+            clocks.append(time.perf_counter())
+        return (clocks[-1] - clocks[0]) / max(1, len(clocks) - 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a later process needs to go on."""

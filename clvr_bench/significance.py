@@ -125,6 +125,9 @@ def p_values(correct: Sequence[NDArray[np.bool_]]) -> Floats:
 def ranks(correct: Sequence[NDArray[np.bool_]], level: float = LEVEL) -> list[int]:
     """Rank methods: 1 + the number of methods that are significantly better, so ties share a rank.
 
+    A rank is never better than that of a method with a higher accuracy. Seeds of which one collapsed differ so widely
+    that nothing is significantly better, and such a method would share the first rank for being unstable.
+
     Args:
         correct: M matrices (S, N) over the same N images in the same order, S >= 2.
         level: The chance, over all pairs of the table together, of any false difference.
@@ -137,5 +140,6 @@ def ranks(correct: Sequence[NDArray[np.bool_]], level: float = LEVEL) -> list[in
     adjusted = np.ones((len(correct), len(correct)))
     adjusted[upper] = holm(p_values(correct)[upper])
     different = np.minimum(adjusted, adjusted.T) < level
-    better = different & (accuracy[None, :] > accuracy[:, None])  # [i, j]: j is better than i
-    return [1 + int(count) for count in better.sum(axis=1)]
+    higher = accuracy[None, :] > accuracy[:, None]  # [i, j]: j is above i
+    found = 1 + (different & higher).sum(axis=1)
+    return [max([int(own), *map(int, found[above])]) for own, above in zip(found, higher, strict=True)]

@@ -26,7 +26,7 @@ FURTHER_DECIMALS = 4
 """Of metrics that evaluations other than the built-in ones add."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
-NOTHING = "–"
+NOTHING = "-"
 
 
 def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word that the command line uses
@@ -149,7 +149,7 @@ def _top1(row: Row) -> str:
     mean, std = row["top1_mean"], row["top1_std"]
     if mean is None:
         return NOTHING
-    return _fixed(mean, 1) + (f" ± {_fixed(std, 1)}" if std is not None else "")
+    return f"{_fixed(mean, 1):>4}" + (f" ± {_fixed(std, 1)}" if std is not None else "")
 
 
 def _passes(row: Row) -> str:
@@ -168,12 +168,12 @@ COMPACT = (
     Column("suite", _text("suite"), is_number=False, keep=9),
     Column("rank", _count("rank")),
     Column("pretext task", _text("title"), is_number=False),
-    Column("encoder", _text("encoder"), is_number=False),
+    Column("encoder", _text("encoder"), is_number=False, keep=10),
     Column("params\nM", _number("params_m", 1), keep=3),
     Column("augmentation", _text("augmentation"), is_number=False, keep=5),
     Column("dataset", _text("dataset"), is_number=False, keep=9),
     Column("epochs", _count("epochs"), keep=6),
-    Column("top-1 %\n± std", _top1),
+    Column("top-1 %\n± std", _top1, is_number=False),
     Column("top-5\n%", _number("top5_mean", 1), keep=7),
     Column("k-NN\n%", _number("knn_top1_mean", 1), keep=8),
     Column("seeds", _count("seeds"), keep=9),
@@ -183,7 +183,7 @@ COMPACT = (
     Column("img/s", _number("images_per_second_mean", 0), keep=2),
     Column("peak\nMB", _number("peak_memory_mb", 0), keep=1),
     Column("options\nfrom", _text("options_source"), is_number=False, keep=0),
-    Column("status", _text("status"), is_number=False),
+    Column("status", lambda row: row["status"].replace(", ", ",\n"), is_number=False, keep=10),
 )
 
 

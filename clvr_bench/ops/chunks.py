@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 # 1 MiB of float32. Whole batches cost up to twice the time on a CPU: besides missing the cache, every intermediate
@@ -16,10 +18,10 @@ def cache_sized(pixels: Tensor) -> list[slice]:
         pixels: (B, ...) what is worked on.
 
     Returns:
-        Slices of the samples, in order; a single one on an accelerator, where few large operations are faster.
+        Slices of the samples, in order, none for an empty batch; a single one on an accelerator, where few large
+        operations are faster.
     """
-    samples = len(pixels)
-    if pixels.device.type != "cpu" or not samples:
-        return [slice(0, samples)]
-    step = max(1, _NUMBERS // pixels[0].numel())
-    return [slice(start, start + step) for start in range(0, samples, step)]
+    if pixels.device.type != "cpu":
+        return [slice(0, len(pixels))]
+    step = max(1, _NUMBERS // math.prod(pixels.shape[1:]))
+    return [slice(start, start + step) for start in range(0, len(pixels), step)]

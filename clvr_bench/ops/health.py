@@ -14,7 +14,7 @@ _RANKME_EPSILON = 1e-7  # the paper's, for float32
 
 
 def rankme(features: Tensor) -> Tensor:
-    """Return the effective rank ``exp(-sum_i p_i log p_i)``, where ``p_i = s_i / sum_j s_j + 1e-7`` for singular values s.
+    """Return the effective rank ``exp(-sum_i p_i log p_i)``, ``p_i = s_i / sum_j s_j + 1e-7`` for singular values s.
 
     Args:
         features: (N, D) float, as they are: neither centred nor normalized.

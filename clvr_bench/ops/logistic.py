@@ -143,7 +143,7 @@ class _Objective:
         residual = (probabilities - self.targets).flatten(0, 1)  # (L K, N)
         gradient = (residual @ self.inputs).view(weight.shape) / len(self.inputs) + penalty * weight
         spread = 1 - probabilities.square().sum(dim=1).mean(dim=1)  # (L,), trace of the curvature in the logits
-        curvature = (spread / max(weight.shape[1] - 1, 1)).clamp(min=_LEAST_CURVATURE)
+        curvature = (spread / (weight.shape[1] - 1)).clamp(min=_LEAST_CURVATURE)
         return _State(weight, penalty, logits, gradient, curvature[:, None, None])
 
     def precondition(self, gradient: Tensor, state: _State) -> Tensor:
@@ -199,8 +199,8 @@ def _advance(objective: _Objective, state: _State, memory: _Memory) -> _State:
 def _step_length(objective: _Objective, state: _State, direction: Tensor, rise: Tensor) -> Tensor:
     """Find where the slope along a direction has flattened, by Newton's method kept inside a bracket.
 
-    The objective is convex, so its slope only grows along the direction and is zero at the minimum. Slopes, unlike values,
-    still tell two steps apart in float32 close to the solution.
+    The objective is convex, so its slope only grows along the direction and is zero at the minimum. Slopes, unlike
+    values, still tell two steps apart in float32 close to the solution.
 
     Args:
         objective: The objective.

@@ -19,15 +19,15 @@ from clvr_bench import ClvrBenchError, Dataset, Draws, Register, ResidentSplit, 
 Array = NDArray[np.float32]
 
 _MIN_IMAGE_SIZE = 16  # below it a silhouette's parts are thinner than a pixel
-_MAX_TILT = 30.0  # degrees either way: less than half a quarter turn, so quarter turns stay distinct
-_RADIUS = (0.36, 0.46)  # of a silhouette, in image sides
-_SHIFT = 0.08  # of its center, in image sides
-_CONTRAST = 0.25  # least difference in brightness between silhouette and ground before texture and light
-_CHROMA = 0.2  # largest deviation of a channel from the brightness
-_TEXTURE = 0.25  # largest deviation by texture
+_HALF_TILT_TANGENT = 0.2217  # tan(25 degrees / 2): tilts stay below half a quarter turn, so quarter turns stay distinct
+_RADIUS = (0.38, 0.46)  # of a silhouette, in image sides
+_SHIFT = 0.06  # of its center, in image sides
+_CONTRAST = 0.32  # least difference in brightness between silhouette and ground before texture and light
+_CHROMA = 0.15  # largest deviation of a channel from the brightness
+_TEXTURE = 0.18  # largest deviation by texture
 _TEXTURE_GRID = 4  # random values a side that a texture is interpolated from
-_LIGHT = 0.35  # largest relative change of brightness by the light, at the image's edge
-_BLOBS = 4
+_LIGHT = 0.3  # largest relative change of brightness by the light, at the image's edge
+_BLOBS = 2
 _BLOB_RADIUS = (0.05, 0.13)  # in image sides
 _CHUNK = 256  # pictures drawn at a time, so that intermediate results stay in cache
 
@@ -39,11 +39,11 @@ def register_datasets(register: Register) -> None:
 
 
 class Shapes(Dataset):
-    """Ten silhouettes with an up, tilted by at most 30 degrees, in random colors, textures and light.
+    """Ten silhouettes with an up, tilted by at most 25 degrees, in random colors, textures and light.
 
-    Classes are balanced: label i mod 10 at position i. Picture i of a split depends on ``seed``, ``image_size``, the split
-    and i alone, so a larger set begins with the smaller one. Arithmetic is elementwise IEEE, so any machine
-    draws the same bytes but for a tilt's sine.
+    Classes are balanced: label i mod 10 at position i. Picture i depends on i, its split, ``seed`` and ``image_size``
+    alone, so a larger set begins with the smaller one. Any machine draws the same bytes: all arithmetic is elementwise,
+    by correctly rounded operations (sums, products, quotients and square roots; no sines, no matrix products).
 
     Args:
         root: Not used; the pictures are drawn, not read.
@@ -96,7 +96,7 @@ class Shapes(Dataset):
         labels = samples % len(self.class_names)
         pixels = np.empty((size, 3, self.image_size, self.image_size), np.uint8)
         for number, name in enumerate(self.class_names):
-            for chunk in samples[labels == number].split(_CHUNK):
+            for chunk in torch.split(samples[labels == number], _CHUNK):
                 random = SampleRandom.keyed(self._seed, 0, chunk).scoped(split)
                 pixels[chunk.numpy()] = draw_pictures(name, random, self.image_size)
         return ResidentSplit(torch.from_numpy(pixels), labels)
@@ -135,10 +135,10 @@ def silhouette_coverage(name: str, random: SampleRandom, size: int) -> Array:
         (B, size, size), 0 to 1: edges are antialiased.
     """
     pose = random("pose")
-    tilt = _uniform(pose, -_MAX_TILT, _MAX_TILT).astype(np.float64) * (np.pi / 180)  # (B, 1, 1)
+    tangent = _uniform(pose, -_HALF_TILT_TANGENT, _HALF_TILT_TANGENT)  # (B, 1, 1), of half the tilt
+    cosine, sine = (1 - tangent**2) / (1 + tangent**2), 2 * tangent / (1 + tangent**2)
     radius = _uniform(pose, *_RADIUS)
     across, down = _uniform(pose, -_SHIFT, _SHIFT), _uniform(pose, -_SHIFT, _SHIFT)
-    cosine, sine = np.cos(tilt).astype(np.float32), np.sin(tilt).astype(np.float32)
     column, row = _pixel_centers(size)
     right, up = (column - across) / radius, (down - row) / radius  # (B, size, size) after broadcasting
     distance = _SILHOUETTES[name](cosine * right + sine * up, cosine * up - sine * right)
@@ -174,9 +174,15 @@ def _colors(random: SampleRandom) -> tuple[Array, Array]:
 def _texture(random: SampleRandom, size: int) -> Array:
     """Draw smooth color fields (B, 3, size, size), interpolated from a coarse grid of values."""
     nodes = random("texture").uniform(3, _TEXTURE_GRID, _TEXTURE_GRID, low=-_TEXTURE, high=_TEXTURE).numpy()
-    weights = _interpolation(size)  # (size, G)
-    rows = sum(weights[:, g, None] * nodes[:, :, g, None] for g in range(_TEXTURE_GRID))  # (B, 3, size, G)
-    field: Array = sum(weights[:, g] * rows[..., g, None] for g in range(_TEXTURE_GRID))  # (B, 3, size, size)
+    weights = _interpolation(size)
+    return _spread(_spread(nodes, weights).swapaxes(2, 3), weights)
+
+
+def _spread(nodes: Array, weights: Array) -> Array:
+    """Interpolate the last axis of values (..., G) with weights (size, G), summed in a fixed order: (..., size)."""
+    field: Array = np.zeros((*nodes.shape[:-1], len(weights)), np.float32)
+    for number, weight in enumerate(weights.T):
+        field += nodes[..., number, None] * weight
     return field
 
 
@@ -202,8 +208,9 @@ def _light(random: SampleRandom, size: int) -> Array:
     """Draw linear gradients of light (B, 1, size, size) around 1."""
     draws = random("light")
     column, row = _pixel_centers(size)
-    slope = 2 * _LIGHT
-    return 1 + column * _uniform(draws, -slope, slope, 1) + row * _uniform(draws, -slope, slope, 1)
+    slope = 2 * _LIGHT  # the edge is half an image side away
+    light: Array = 1 + column * _uniform(draws, -slope, slope, 1) + row * _uniform(draws, -slope, slope, 1)
+    return light
 
 
 # Silhouettes: signed distances, negative inside, at coordinates x to the right and y up; each fits the unit disk.
@@ -214,7 +221,7 @@ def _disk(x: Array, y: Array, center_x: float, center_y: float, radius: float) -
 
 
 def _polygon(x: Array, y: Array, *corners: tuple[float, float]) -> Array:
-    """Return the signed distance to a polygon: the nearest edge, and inside where edges cross the ray an odd number of times."""
+    """Return the signed distance to a polygon; inside is where an odd number of edges lies to the right."""
     nearest, inside = np.full_like(x, np.inf), np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         edge_x, edge_y, from_x, from_y = bx - ax, by - ay, x - ax, y - ay
@@ -232,11 +239,13 @@ def _mirrored(x: Array, y: Array, *right: tuple[float, float]) -> Array:
 
 
 def _union(*parts: Array) -> Array:
-    return np.minimum.reduce(parts)
+    joined: Array = np.minimum.reduce(parts)
+    return joined
 
 
 def _without(whole: Array, hole: Array) -> Array:
-    return np.maximum(whole, -hole)
+    rest: Array = np.maximum(whole, -hole)
+    return rest
 
 
 def _arrow(x: Array, y: Array) -> Array:
@@ -244,8 +253,7 @@ def _arrow(x: Array, y: Array) -> Array:
 
 
 def _house(x: Array, y: Array) -> Array:
-    walls = _mirrored(x, y, (0, 0.95), (0.9, 0.15), (0.65, 0.15), (0.65, -0.8), (0.2, -0.8), (0.2, -0.2))
-    return walls
+    return _mirrored(x, y, (0, 0.95), (0.9, 0.15), (0.65, 0.15), (0.65, -0.8), (0.2, -0.8), (0.2, -0.2))
 
 
 def _tee(x: Array, y: Array) -> Array:
@@ -271,8 +279,10 @@ def _heart(x: Array, y: Array) -> Array:
 
 def _key(x: Array, y: Array) -> Array:
     bow = _without(_disk(x, y, 0, 0.5, 0.48), _disk(x, y, 0, 0.5, 0.2))
-    blade = _polygon(x, y, (-0.14, 0.1), (0.14, 0.1), (0.14, -0.3), (0.5, -0.3), (0.5, -0.52), (0.14, -0.52), (0.14, -0.7), (0.5, -0.7), (0.5, -0.95), (-0.14, -0.95))
-    return _union(bow, blade)
+    blade = _polygon(x, y, (-0.14, 0.1), (0.14, 0.1), (0.14, -0.95), (-0.14, -0.95))
+    upper_bit = _polygon(x, y, (0.0, -0.3), (0.5, -0.3), (0.5, -0.52), (0.0, -0.52))
+    lower_bit = _polygon(x, y, (0.0, -0.7), (0.5, -0.7), (0.5, -0.95), (0.0, -0.95))
+    return _union(bow, blade, upper_bit, lower_bit)
 
 
 def _lock(x: Array, y: Array) -> Array:

@@ -36,7 +36,7 @@ class WeightedKnn(Evaluation):
         k = neighbors(len(bank), frozen.num_classes)
         scores = weighted_knn(bank, frozen.labels("train"), frozen.features("test"), frozen.num_classes, k, TEMPERATURE)
         predictions = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
-        metrics = test_accuracies(predictions, frozen.labels("test"), frozen.num_classes)
+        metrics = accuracies(predictions, frozen.labels("test"), frozen.num_classes)
         return Scores(metrics, predictions, details={"k": k, "temperature": TEMPERATURE})
 
 
@@ -45,7 +45,7 @@ def neighbors(train_size: int, num_classes: int) -> int:
     return max(1, min(MOST_NEIGHBORS, train_size // (2 * num_classes)))
 
 
-def test_accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
+def accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
     """Return ``top1``, and with more than five classes ``top5``, in percent."""
     hits = predictions == labels[:, None]  # (M, min(5, K))
     depths = (1, 5) if num_classes > 5 else (1,)

@@ -49,7 +49,7 @@ class LinearProbe(Evaluation):
         both = torch.cat([train, val]), torch.cat([train_labels, val_labels])
         refit = _fit(*both, frozen.num_classes, PENALTIES[chosen : chosen + 1])
         predictions = rank_classes(refit.logits(standardizer(frozen.features("test")))[0])
-        metrics = test_accuracies(predictions, frozen.labels("test"), frozen.num_classes)
+        metrics = accuracies(predictions, frozen.labels("test"), frozen.num_classes)
         return Scores(
             metrics={**metrics, "val_top1": val_top1[chosen]},
             predictions=predictions,
@@ -114,7 +114,7 @@ def rank_classes(logits: Tensor) -> Tensor:
     return logits.argsort(dim=1, descending=True, stable=True)[:, :5]
 
 
-def test_accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
+def accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
     """Return ``top1``, and with more than five classes ``top5``, in percent."""
     hits = predictions == labels[:, None]  # (M, min(5, K))
     depths = (1, 5) if num_classes > 5 else (1,)

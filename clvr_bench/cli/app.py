@@ -1,0 +1,194 @@
+"""The commands and their options; what they do is imported when they do it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clvr_bench.errors import ClvrBenchError
+
+app = typer.Typer(
+    name="clvr-bench",
+    help="Benchmark self-supervised pretext tasks: pretrain, one linear evaluation, top-1 tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Listed(StrEnum):
+    """What ``list`` can list."""
+
+    PRETEXT_TASKS = "pretext-tasks"
+    ENCODERS = "encoders"
+    AUGMENTATIONS = "augmentations"
+    DATASETS = "datasets"
+    EVALUATIONS = "evaluations"
+    SUITES = "suites"
+
+
+class TableFormat(StrEnum):
+    """How a leaderboard is written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+class Device(StrEnum):
+    """Where to run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of all suites' results.", metavar="DIR")]
+
+
+@app.callback()
+def _global(
+    context: typer.Context,
+    plugins_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of plugin files (*.py); repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"),
+    ] = None,
+    no_plugin: Annotated[
+        list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")
+    ] = None,
+) -> None:
+    context.obj = (plugins_dir or [], no_plugin or [])
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    suite: Annotated[str | None, typer.Argument(help="A built-in suite or a TOML file.", metavar="[SUITE]")] = None,
+    pretext_task: Annotated[
+        list[str] | None, typer.Option(help="Only this pretext task; repeatable.", metavar="T")
+    ] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="This encoder instead; repeatable.", metavar="E")] = None,
+    augmentation: Annotated[
+        list[str] | None, typer.Option(help="This augmentation instead; a+b is a chain; repeatable.", metavar="A")
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="This data set instead; repeatable.", metavar="D")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the data set's files are.", metavar="DIR")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.", metavar="S")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.", metavar="N")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples an optimizer step.", metavar="B")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option, such as simclr.temperature=0.2; repeatable.", metavar="TASK.OPTION=VALUE"),
+    ] = None,
+    results: Results = Path("results"),
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.AUTO,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop at a checkpoint after this long, such as 9m, 90s or 2h.", metavar="T")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show combinations, time, memory and disk; train nothing.")
+    ] = False,
+) -> None:
+    """Pretrain and evaluate every combination of a suite, or of the flags, that is not done yet."""
+    from clvr_bench.cli.running import RunRequest, run_request
+
+    request = RunRequest(
+        suite=suite,
+        pretext_tasks=pretext_task or [],
+        encoders=encoder or [],
+        augmentations=augmentation or [],
+        datasets=dataset or [],
+        data_root=data_root,
+        seeds=seeds,
+        epochs=epochs,
+        batch_size=batch_size,
+        overrides=set_ or [],
+        results=results,
+        device=device.value,
+        time_limit=time_limit,
+        dry_run=dry_run,
+        plugins=context.obj,
+    )
+    raise typer.Exit(run_request(request))
+
+
+@app.command()
+def leaderboard(
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    format: Annotated[TableFormat, typer.Option(help="How it is written.")] = TableFormat.TABLE,  # noqa: A002 - the option's name
+    output: Annotated[Path | None, typer.Option(help="Write it to a file.", metavar="FILE")] = None,
+) -> None:
+    """Show the top-1 table of finished runs, derived from their records."""
+    from clvr_bench.cli.tables import show_leaderboard
+
+    show_leaderboard(results, suite, format.value, output)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run's folder, or a part of its name.", metavar="RUN")],
+    results: Results = Path("results"),
+) -> None:
+    """Show one run: what was asked, what came of it, every epoch."""
+    from clvr_bench.cli.tables import show_run
+
+    show_run(run, results)
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[Path], typer.Argument(help="Results folders of several machines.", metavar="DIR...")],
+    results: Annotated[Path, typer.Option("--results", help="Merge into this folder.", metavar="DIR")] = Path("results"),
+) -> None:
+    """Merge the results of several machines; duplicates and conflicts are named."""
+    from clvr_bench.cli.tables import merge_results
+
+    raise typer.Exit(merge_results(sources, results))
+
+
+@app.command()
+def verify(results: Results = Path("results")) -> None:
+    """Derive all tables again and score all saved predictions again; needs no weights."""
+    from clvr_bench.cli.tables import verify_results
+
+    raise typer.Exit(verify_results(results))
+
+
+@app.command()
+def plugins(context: typer.Context) -> None:
+    """List the plugins: where they come from, what they register, and what is wrong with them."""
+    from clvr_bench.cli.listing import list_plugins
+
+    raise typer.Exit(list_plugins(context.obj))
+
+
+@app.command(name="list")
+def list_(context: typer.Context, kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+    """List what is registered, with summary, source, and options with their defaults."""
+    from clvr_bench.cli.listing import list_kind
+
+    list_kind(kind.value, context.obj)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration such as ``90s``, ``9m`` or ``2h``, in seconds.
+
+    Raises:
+        ClvrBenchError: It is none.
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise ClvrBenchError(f"--time-limit {text}: expected a duration such as 90s, 9m or 2h.")
+    return seconds

@@ -1,0 +1,139 @@
+"""The commands that read records: leaderboard, show, merge, verify. None of them needs torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.records import Run, load_runs, write_atomically
+
+PROBLEM = 1
+
+
+def show_leaderboard(results: Path, suite: str | None, format_name: str, output: Path | None) -> None:
+    """Print a leaderboard, or write it to a file."""
+    from clvr_bench.leaderboard import leaderboard
+    from clvr_bench.tables import render
+
+    if format_name == "table" and output is None:
+        print_leaderboard(results, Console(), suite)
+        return
+    if format_name == "table":
+        raise ClvrBenchError("leaderboard: a file needs --format csv, markdown or json.")
+    text = render(leaderboard(results, suite), format_name)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_atomically(output, text.encode())
+    except OSError as error:
+        raise ClvrBenchError(f"--output {output}: cannot be written ({error.strerror}).") from None
+
+
+def print_leaderboard(results: Path, console: Console, suite: str | None = None) -> None:
+    """Print a leaderboard with its notes."""
+    from clvr_bench.leaderboard import leaderboard
+    from clvr_bench.tables import notes, rich_table
+
+    frame = leaderboard(results, suite)
+    console.print(rich_table(frame, console.width))
+    for note in notes(frame):
+        console.print(note, markup=False, highlight=False, style="dim")
+
+
+def show_run(name: str, results: Path) -> None:
+    """Print one run, found by its folder or a part of its name.
+
+    Raises:
+        ClvrBenchError: No run has this name, or several have.
+    """
+    run = _find_run(name, results)
+    console, record = Console(), run.pretraining
+    console.print(run.folder.name, style="bold", markup=False, highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for key, value in _facts(run):
+        table.add_row(key, value)
+    console.print(table)
+    for evaluation in run.evaluations:
+        scores = ", ".join(f"{metric} {value:.4g}" for metric, value in evaluation.metrics.items())
+        console.print(f"{evaluation.name}: {evaluation.error or scores}", markup=False, highlight=False)
+        for note in evaluation.notes:
+            console.print(f"  {note}", markup=False, highlight=False, style="dim")
+    if record.history:
+        console.print(_history_table(run))
+
+
+def _find_run(name: str, results: Path) -> Run:
+    if (Path(name) / "pretraining.json").is_file():
+        return Run.load(Path(name))
+    runs = [run for run in load_runs(results) if name in run.folder.name]
+    if len(runs) != 1:
+        found = ", ".join(run.folder.name for run in runs[:5]) or "none"
+        raise ClvrBenchError(f"show {name}: {len(runs)} runs in {results} match ({found}). Name one, or its folder.")
+    return runs[0]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    record = run.pretraining
+    identity, provenance = record.identity, record.provenance
+    named = {
+        kind: f"{part['name']} (version {part['version']}) {_options(part['options'])}"
+        for kind in ("pretext_task", "encoder", "dataset")
+        if (part := identity[kind])
+    }
+    chain = " + ".join(f"{link['name']} {_options(link['options'])}" for link in identity["augmentation"])
+    return [
+        ("status", f"{record.status} {record.reason}".strip()),
+        *named.items(),
+        ("augmentation", chain or "none"),
+        ("recipe", _options(identity["recipe"] or {})),
+        ("budget", _options(identity["budget"] or {})),
+        ("seed", str(identity["seed"])),
+        ("precision", identity["precision"]),
+        ("compute", _options(record.compute)),
+        ("hardware", f"{provenance.get('hardware')} ({provenance.get('device')}, {provenance.get('threads')} threads)"),
+        ("finished", str(provenance.get("finished"))),
+        ("libraries", _options(provenance.get("libraries", {}))),
+    ]
+
+
+def _options(options: object) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items()) if isinstance(options, dict) else ""
+
+
+def _history_table(run: Run) -> Table:
+    columns = list(run.pretraining.history[0])
+    table = Table(*columns, box=None)
+    for entry in run.pretraining.history:
+        table.add_row(*(f"{entry[column]:.5g}" for column in columns))
+    return table
+
+
+def merge_results(sources: Sequence[Path], results: Path) -> int:
+    """Merge results folders and write the leaderboards anew; the exit code says whether there were conflicts."""
+    from clvr_bench.merge import merge
+    from clvr_bench.tables import write_leaderboard
+
+    report, console = merge(list(sources), results), Console()
+    for title, names in (("copied", report.copied), ("duplicate", report.duplicates), ("conflict", report.conflicts)):
+        for name in names:
+            console.print(f"{title}: {name}", markup=False, highlight=False, soft_wrap=True)
+    for suite in sorted({run.folder.parent.parent for run in load_runs(results)}):
+        console.print(f"Written: {write_leaderboard(suite)}", markup=False, highlight=False, soft_wrap=True)
+    return PROBLEM if report.conflicts else 0
+
+
+def verify_results(results: Path) -> int:
+    """Verify a results folder; the exit code says whether anything was wrong."""
+    from clvr_bench.verify import verify
+
+    report, console = verify(results), Console()
+    for problem in report.problems:
+        console.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
+    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
+    return PROBLEM if report.problems else 0
