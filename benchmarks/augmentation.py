@@ -13,12 +13,12 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from clvr_plugins.augmentations.simclr import SimCLRAugmentation
 from rich.console import Console
 from rich.table import Table
 from torchvision.transforms import v2
 
 from clvr_bench import DataFacts, Images, SampleRandom
+from clvr_plugins.augmentations.simclr import SimCLRAugmentation
 
 VIEWS = 2
 # side in pixels, pictures a round for the batched augmentation and for torchvision, which needs fewer for the same time

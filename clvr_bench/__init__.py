@@ -52,7 +52,7 @@ _HOMES = {
     "hooks": ("Register", "hookimpl"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the list is built from the table above, so it cannot drift from it
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

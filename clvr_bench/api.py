@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.leaderboard import leaderboard as _leaderboard
-from clvr_bench.tables import write_leaderboard
 from clvr_bench.records import Run
+from clvr_bench.tables import write_leaderboard
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -47,7 +47,9 @@ def build_encoder(choice: Choice, facts: DataFacts) -> Encoder:
     """
     encoder = choice.entry.factory(**choice.options)
     if not isinstance(encoder, Encoder):
-        raise ClvrBenchError(f"encoder '{choice.entry.name}': its factory returned {type(encoder).__name__}, not an Encoder.")
+        raise ClvrBenchError(
+            f"encoder '{choice.entry.name}': its factory returned {type(encoder).__name__}, not an Encoder."
+        )
     encoder.bind(_sibling_builder(choice, facts), choice.options)
     channels, size = len(encoder.mean), facts.image_size
     encoder.eval()
@@ -55,7 +57,7 @@ def build_encoder(choice: Choice, facts: DataFacts) -> Encoder:
         features = encoder(torch.zeros(1, channels, size, size, device=encoder.mean.device))
     if features.ndim != 2:
         raise ClvrBenchError(
-            f"encoder '{choice.entry.name}': expected features (B, D), got {tuple(features.shape)}. Pool the feature map."
+            f"encoder '{choice.entry.name}': expected features (B, D), got {tuple(features.shape)}. Pool the map."
         )
     encoder.feature_dim, encoder.passes = features.shape[1], 0
     return encoder.train()
@@ -149,7 +151,7 @@ def build_task(task: TaskChoice, encoder: Choice | None, seed: int, facts: DataF
         torch.manual_seed(key_of(seed, "encoder"))
         built = build_encoder(encoder, facts)
     torch.manual_seed(key_of(seed, "heads"))
-    return task.task(built, facts, **task.options)  # type: ignore[call-arg]  # every task's constructor takes these
+    return task.task(built, facts, **task.options)
 
 
 def view_count(combination: Combination, augmentation: Augmentation | None) -> int:

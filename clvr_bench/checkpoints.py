@@ -37,7 +37,9 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
-        raise ClvrBenchError(f"{path}: not a readable checkpoint ({reason}). Move it away to start this run over.") from None
+        raise ClvrBenchError(
+            f"{path}: not a readable checkpoint ({reason}). Move it away to start this run over."
+        ) from None
     return state
 
 

@@ -240,7 +240,9 @@ class Planner:
             )
 
     def _chains(self, item: Item | list[Item], task: TaskChoice) -> Iterator[tuple[Choice, ...]]:
-        links: Sequence[Item] = task.default_augmentation if item == "default" else item if isinstance(item, list) else [item]
+        links: Sequence[Item] = (
+            task.default_augmentation if item == "default" else item if isinstance(item, list) else [item]
+        )
         yield from product(*(list(self._expand(Kind.AUGMENTATION, link)) for link in links))
 
     def _with_task_options(self, encoder: Choice, task: TaskChoice) -> Choice:
@@ -249,7 +251,9 @@ class Planner:
         where = f"{self._where}: pretext task '{task.entry.name}' with encoder '{encoder.entry.name}'"
         for name, value in needed.items():
             if name in encoder.changed and encoder.changed[name] != value:
-                raise ClvrBenchError(f"{where}: the task needs {name}={value!r}, the suite says {encoder.changed[name]!r}.")
+                raise ClvrBenchError(
+                    f"{where}: the task needs {name}={value!r}, the suite says {encoder.changed[name]!r}."
+                )
         return Choice(encoder.entry, resolve_options(encoder.entry.options, {**encoder.options, **needed}, where))
 
     def _name_and_options(self, kind: Kind, item: Item) -> tuple[str, dict[str, Any]]:

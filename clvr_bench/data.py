@@ -98,13 +98,17 @@ def prepare(name: str, dataset: Dataset, device: torch.device) -> Data:
         ClvrBenchError: It has fewer than two classes, or too few samples to hold any out.
     """
     if len(dataset.class_names) < 2:
-        raise ClvrBenchError(f"dataset {name}: it has {len(dataset.class_names)} class; at least two are needed to score.")
+        raise ClvrBenchError(
+            f"dataset {name}: it has {len(dataset.class_names)} class; at least two are needed to score."
+        )
     train, test, unlabelled = dataset.train, dataset.test, dataset.unlabelled
     if not len(train) or not len(test):
         raise ClvrBenchError(f"dataset {name}: {len(train)} training and {len(test)} test samples; both are needed.")
     held_out = stratified(train.labels, VAL_FRACTION, key_of("val"))
     if held_out.all():
-        raise ClvrBenchError(f"dataset {name}: {len(train)} training samples are too few to hold {VAL_FRACTION:.0%} out.")
+        raise ClvrBenchError(
+            f"dataset {name}: {len(train)} training samples are too few to hold {VAL_FRACTION:.0%} out."
+        )
     parts = [train.fingerprint, test.fingerprint, unlabelled.fingerprint if unlabelled else ""]
     return Data(
         name=name,

@@ -1,4 +1,4 @@
-"""Random numbers keyed by (seed, purpose, epoch, sample): the same for any batch, rank and device, with no state to save.
+"""Random numbers keyed by (seed, purpose, epoch, sample): alike for any batch, rank and device, with no state to save.
 
 Every number is a hash of its key (the SplitMix64 finalizer, Steele et al. 2014, https://doi.org/10.1145/2714064.2660195),
 so a sample's draws do not depend on the samples beside it and a resumed run repeats them exactly.

@@ -18,7 +18,7 @@ class PluginError(ClvrBenchError):
     """A plugin is broken, misdeclared or contested; the message names the plugin and its file."""
 
 
-class RunFailed(ClvrBenchError):
+class RunFailed(ClvrBenchError):  # noqa: N818 - it is an event of the sweep, caught and recorded
     """One combination failed while it ran (NaN, a raising plugin): a failed row, and the sweep goes on."""
 
 

@@ -41,7 +41,7 @@ def estimate(planned: Planned, sweep: Sweep) -> Estimate:
     facts = data.facts(combination.task.task.labels)
     meter = MemoryMeter(sweep.device)
     task = build_task(combination.task, combination.encoder, combination.seed, facts).to(sweep.device)
-    task = task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module
+    task = task.to(memory_format=torch.channels_last)
     augmentation = build_augmentation(combination.augmentation, facts)
     run = Pretraining(task, Setting(combination, data, augmentation, sweep.device, sweep.precision))
     seconds = run.time_steps(STEPS) * run.steps_per_epoch * run.epochs

@@ -63,9 +63,7 @@ class FrozenRepresentation:
         seed: The run's.
     """
 
-    def __init__(
-        self, representation: nn.Module, data: Data, device: torch.device, precision: str, seed: int
-    ) -> None:
+    def __init__(self, representation: nn.Module, data: Data, device: torch.device, precision: str, seed: int) -> None:
         self.representation = representation.eval().requires_grad_(False)
         self.num_classes, self.image_size, self.seed = data.num_classes, data.dataset.image_size, seed
         self._data, self._device, self._precision = data, device, precision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 from statistics import fmean, stdev
 from textwrap import shorten
@@ -301,4 +301,4 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Sort by suite and data set, then the best mean first, and what has none last."""
     top1 = row["top1_mean"]
     names = (row["pretext_task"], row["encoder"], row["augmentation"], row["options"], row["precision"])
-    return (row["suite"], row["dataset"], isnan(top1), 0.0 if isnan(top1) else -top1, *names)
+    return (row["suite"], row["dataset"], inf if isnan(top1) else -top1, *names)

@@ -38,9 +38,11 @@ class Option:
         """The type as a user reads it, such as ``float`` or ``'auto' | 'small'``."""
         if typing.get_origin(self.annotation) is typing.Literal:
             return " | ".join(repr(choice) for choice in typing.get_args(self.annotation))
-        return self.annotation.__name__ if isinstance(self.annotation, type) and not typing.get_args(
-            self.annotation
-        ) else str(self.annotation).replace("typing.", "")
+        return (
+            self.annotation.__name__
+            if isinstance(self.annotation, type) and not typing.get_args(self.annotation)
+            else str(self.annotation).replace("typing.", "")
+        )
 
     def __str__(self) -> str:
         shown = "required" if self.default is REQUIRED else json.dumps(self.default)

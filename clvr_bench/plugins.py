@@ -115,7 +115,7 @@ def _load(candidate: _Candidate, manager: pluggy.PluginManager, registry: Regist
             manager.subset_hook_caller(kind.hook, others)(register=registrar)
             registry.add(registrar)
             plugin.registered += [*registrar.entries, *registrar.families]
-    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the others
+    except Exception as error:
         if module is not None and manager.is_registered(module):
             manager.unregister(module)
         plugin.state, plugin.reason = "broken", _reason(error)
@@ -145,7 +145,9 @@ def _directories(named: Iterable[Path]) -> list[Path]:
     folders = list(dict.fromkeys(path.expanduser().resolve() for path in [*named, *listed]))
     for folder in folders:
         if not folder.is_dir():
-            raise ClvrBenchError(f"--plugins-dir {folder}: no such folder. Name a folder that holds plugin files (*.py).")
+            raise ClvrBenchError(
+                f"--plugins-dir {folder}: no such folder. Name a folder that holds plugin files (*.py)."
+            )
     return folders
 
 
@@ -171,7 +173,9 @@ def _importer(folder: Path, stem: str, source: Path) -> Callable[[], ModuleType]
     def load() -> ModuleType:
         module = importlib.import_module(f"{folder.name}.{stem}")
         if Path(module.__file__ or "").resolve() != source.resolve():
-            raise PluginError(f"its module name {module.__name__} belongs to {module.__file__}. Rename the folder {folder}.")
+            raise PluginError(
+                f"its module name {module.__name__} belongs to {module.__file__}. Rename the folder {folder}."
+            )
         return module
 
     return load
@@ -189,7 +193,9 @@ def _check_hooks(plugin: str, module: object, manager: pluggy.PluginManager) -> 
             raise PluginError(f"{where}, which is not a clvr-bench hook.{hint}")
         if not decorated and near and getattr(function, "__module__", None) == getattr(module, "__name__", ""):
             fix = "" if name in HOOK_NAMES else f" and call it '{near[0]}'"
-            raise PluginError(f"{where} without @hookimpl, so it is never called. Decorate it with clvr_bench.hookimpl{fix}.")
+            raise PluginError(
+                f"{where} without @hookimpl, so it is never called. Decorate it with clvr_bench.hookimpl{fix}."
+            )
         implemented += decorated
     if not implemented:
         raise PluginError(f"Plugin '{plugin}' implements no hook. A helper's file name begins with an underscore.")

@@ -72,7 +72,9 @@ class Pretraining:
         on_step: Called after every optimizer step with where the run stands.
     """
 
-    def __init__(self, task: PretextTask, setting: Setting, on_step: Callable[[Progress], None] = lambda _: None) -> None:
+    def __init__(
+        self, task: PretextTask, setting: Setting, on_step: Callable[[Progress], None] = lambda _: None
+    ) -> None:
         self.task, self.setting, self.state = task, setting, State()
         self._on_step = on_step
         self._name = setting.combination.task.entry.name
@@ -139,7 +141,7 @@ class Pretraining:
         self.state.passes += self._count_passes() - passes
 
     def time_steps(self, steps: int) -> float:
-        """Take a few steps of the first epoch and return the seconds of one after the first; 0 for a task that does not train."""
+        """Take a few steps and return the seconds of one after the first; 0 for a task that does not train."""
         if not self.task.trains:
             return 0.0
         order = self._prepare_epoch()
@@ -174,7 +176,7 @@ class Pretraining:
         outputs = []
         for part, part_samples in zip(index.chunk(budget.accumulate), samples.chunk(budget.accumulate), strict=True):
             output = self._forward(self._batch(part, part_samples, progress, phase))
-            (output.loss * (len(part) / len(index))).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            (output.loss * (len(part) / len(index))).backward()
             outputs.append(output)
         self._schedules[phase].step_update(progress.step)
         self._optimizers[phase].step()
@@ -207,7 +209,9 @@ class Pretraining:
         rounds = positions // len(pool)
         seed = self.setting.combination.seed
         orders = {r: shuffled(pool, key_of(seed, "labelled"), r) for r in rounds.unique().tolist()}
-        index = torch.stack([orders[r][p % len(pool)] for r, p in zip(rounds.tolist(), positions.tolist(), strict=True)])
+        index = torch.stack(
+            [orders[r][p % len(pool)] for r, p in zip(rounds.tolist(), positions.tolist(), strict=True)]
+        )
         random = SampleRandom.keyed(seed, progress.epoch, index + len(self._split) * rounds).scoped("labelled")
         return self._make_batch(index, random, progress, phase, None)
 
@@ -236,7 +240,9 @@ class Pretraining:
     def _check_views(self, made: list[Tensor], views: int) -> None:
         chain = "+".join(choice.entry.name for choice in self.setting.combination.augmentation)
         if len(made) != views:
-            raise RunFailed(f"{self._name}: expected {views} views an image, got {len(made)} from augmentation '{chain}'.")
+            raise RunFailed(
+                f"{self._name}: expected {views} views an image, got {len(made)} from augmentation '{chain}'."
+            )
 
     def _prepare_epoch(self) -> VisitOrder:
         seed, epoch = self.setting.combination.seed, self.state.epoch
@@ -319,7 +325,8 @@ class EpochAccess:
                 raise ValueError(f"reset: {type(part).__name__} has no reset_parameters()")
         for optimizer in self._run._optimizers.values():
             for parameter in module.parameters():
-                optimizer.state.pop(parameter, None)
+                for moment in optimizer.state.get(parameter, {}).values():
+                    moment.zero_()  # fused optimizers refuse a parameter that lost its state beside ones that have it
 
 
 class _Totals:
@@ -333,8 +340,7 @@ class _Totals:
     def add(self, output: StepOutput) -> None:
         """Add a step's loss and logs."""
         for name, value in {"loss": output.loss, **output.logs}.items():
-            number = value.detach().float() if isinstance(value, Tensor) else value
-            self._sums[name] = self._sums.get(name, 0.0) + number
+            self._sums[name] = self._sums.get(name, 0.0) + _number(value)
             self._steps[name] = self._steps.get(name, 0) + 1
 
     def require_finite(self, progress: Progress) -> None:
@@ -345,8 +351,8 @@ class _Totals:
         """
         if not torch.as_tensor(self._sums["loss"]).isfinite():
             raise RunFailed(
-                f"{self._task}: the loss became NaN or infinite in epoch {self._epoch + 1}, by step {progress.step + 1} of "
-                f"{progress.total_steps}. Lower the learning rate (--set {self._task}.recipe.learning_rate=...)."
+                f"{self._task}: the loss became NaN or infinite in epoch {self._epoch + 1}, by step {progress.step + 1} "
+                f"of {progress.total_steps}. Lower the learning rate (--set {self._task}.recipe.learning_rate=...)."
             )
 
     def means(self) -> dict[str, float]:
@@ -359,6 +365,10 @@ def _join(outputs: list[StepOutput]) -> StepOutput:
     if len(outputs) == 1:
         return outputs[0]
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    logs = {name: sum(float(output.logs[name]) for output in outputs) / len(outputs) for name in outputs[0].logs}
+    logs = {name: sum(_number(output.logs[name]) for output in outputs) / len(outputs) for name in outputs[0].logs}
     kept = {name: torch.cat([output.kept[name] for output in outputs]) for name in outputs[0].kept}
     return StepOutput(loss, logs, kept)
+
+
+def _number(value: Tensor | float) -> Tensor | float:
+    return value.detach().float() if isinstance(value, Tensor) else value

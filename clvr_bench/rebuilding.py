@@ -24,13 +24,15 @@ def rebuild_task(record: PretrainingRecord, registry: Registry) -> PretextTask:
     identity = record.identity
     task = _choice(Kind.PRETEXT_TASK, identity["pretext_task"], registry)
     encoder = _choice(Kind.ENCODER, identity["encoder"], registry) if identity["encoder"] else None
-    return build_task(TaskChoice(task.entry, task.options), encoder, identity["seed"], DataFacts(**record.facts["data"]))
+    return build_task(
+        TaskChoice(task.entry, task.options), encoder, identity["seed"], DataFacts(**record.facts["data"])
+    )
 
 
 def _choice(kind: Kind, named: Mapping[str, Any], registry: Registry) -> Choice:
     entry = registry.get(kind, named["name"], "this run")
     if entry.version != named["version"]:
         raise ClvrBenchError(
-            f"this run was made by {kind} '{entry.name}' version {named['version']}, installed is version {entry.version}."
+            f"this run was made by {kind} '{entry.name}' version {named['version']}; version {entry.version} is installed."
         )
     return Choice(entry, resolve_options(entry.options, named["options"], f"this run: {kind} '{entry.name}'"))

@@ -1,4 +1,4 @@
-"""What plugins registered: entries by kind and name, families of names, and clear answers for names that are not there."""
+"""What plugins registered: entries by kind and name, families of names, and clear answers for unknown names."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ class Registrar:
     ) -> None:
         """Register a family of names; see ``hooks.Register.family``."""
         self._check_declaration(name, factory, summary, source, version)
-        self.families.append(Family(self.kind, name, names, factory, summary, source, self._version(version), self.plugin))
+        self.families.append(
+            Family(self.kind, name, names, factory, summary, source, self._version(version), self.plugin)
+        )
 
     def _version(self, version: int) -> str:
         return f"{version}+{self.code}" if self.code else str(version)
@@ -136,7 +138,7 @@ class Registrar:
         elif not callable(factory):
             wrong = f"its factory must be a class or a function, got {factory!r}"
         elif not (isinstance(summary, str) and summary.strip() and isinstance(source, str) and source.strip()):
-            wrong = "summary and source must be text; write source=\"none\" if it is your own"
+            wrong = 'summary and source must be text; write source="none" if it is your own'
         elif isinstance(version, bool) or not isinstance(version, int) or version < 1:
             wrong = f"version must be a whole number from 1, got {version!r}"
         if wrong:

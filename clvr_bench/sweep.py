@@ -27,7 +27,6 @@ from clvr_bench.plugins import Plugins
 from clvr_bench.pretraining import Pretraining, Setting
 from clvr_bench.provenance import now, provenance
 from clvr_bench.records import EvaluationRecord, PretrainingRecord, write_atomically
-
 from clvr_bench.suites import Suite
 
 Standing = Literal["skipped", "done", "evaluate", "resume", "to do"]
@@ -100,7 +99,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
 
-class OutOfTime(Exception):
+class OutOfTime(Exception):  # noqa: N818 - not an error
     """The time limit would be passed; everything up to the last checkpoint is saved."""
 
 
@@ -219,7 +218,7 @@ def _load_data(combinations: Iterable[Combination], root: Path | None, device: t
         if combination.task.task.trains and combination.budget.batch_size > count:
             raise ClvrBenchError(
                 f"batch_size {combination.budget.batch_size} is larger than the {count} training samples of "
-                f"{loaded[str(choice)].title}. Choose one of at most {count}, such as --batch-size {max(2, count // 8)}."
+                f"{loaded[str(choice)].title}. Choose a smaller one, such as --batch-size {max(2, count // 8)}."
             )
     return loaded
 
@@ -274,10 +273,12 @@ def _try_construction(combination: Combination, data: Data) -> None:
     """Let a task refuse its options now, not after an hour of other runs; whatever else it raises fails its own run."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            build_task(combination.task, combination.encoder, combination.seed, data.facts(combination.task.task.labels))
+            build_task(
+                combination.task, combination.encoder, combination.seed, data.facts(combination.task.task.labels)
+            )
     except ClvrBenchError:
         raise
-    except Exception:  # noqa: BLE001 - building for real will raise it again, and be recorded
+    except Exception:
         return
 
 
@@ -336,7 +337,7 @@ class _Execution:
             raise RunFailed(str(error)) from error
         except Exception as error:
             raise RunFailed(f"{name}: its constructor raised {type(error).__name__}: {error}") from error
-        return task.to(self._sweep.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module
+        return task.to(self._sweep.device).to(memory_format=torch.channels_last)
 
     def _pretrain(self, task: PretextTask) -> nn.Module:
         planned, sweep = self._planned, self._sweep
@@ -415,16 +416,23 @@ class _Execution:
 
     def _plugin_names(self) -> list[str]:
         combination = self._planned.combination
-        choices: list[Choice | None] = [combination.task, combination.encoder, combination.dataset, *combination.augmentation]
+        choices: list[Choice | None] = [
+            combination.task,
+            combination.encoder,
+            combination.dataset,
+            *combination.augmentation,
+        ]
         return [choice.entry.plugin for choice in choices if choice]
 
     def _tell(self, hook: str, **what: object) -> None:
         """Call the observers; one that raises is named, and the run goes on."""
         try:
             getattr(self._sweep.plugins.hook, hook)(run=self._planned.folder.name, **what)
-        except Exception as error:  # noqa: BLE001 - an observer may raise anything
+        except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._listener.warned(f"an observer's {hook} raised {type(error).__name__}: {error} ({Path(place.filename).name})")
+            self._listener.warned(
+                f"an observer's {hook} raised {type(error).__name__}: {error} ({Path(place.filename).name})"
+            )
 
 
 def _compute(run: Pretraining) -> dict[str, float]:
@@ -447,6 +455,3 @@ def _measured(representation: nn.Module, planned: Planned) -> dict[str, int]:
         features = representation.eval()(torch.zeros(1, channels, size, size, device=device))
     representation.train(modes)
     return {"parameters": sum(p.numel() for p in parameters), "feature_dim": features.shape[1]}
-
-
-

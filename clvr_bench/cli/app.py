@@ -59,9 +59,7 @@ def _global(
         list[Path] | None,
         typer.Option(help="Folder of plugin files (*.py); repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"),
     ] = None,
-    no_plugin: Annotated[
-        list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")
-    ] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")] = None,
 ) -> None:
     context.obj = (plugins_dir or [], no_plugin or [])
 
@@ -84,7 +82,9 @@ def run(
     batch_size: Annotated[int | None, typer.Option(help="Samples an optimizer step.", metavar="B")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option, such as simclr.temperature=0.2; repeatable.", metavar="TASK.OPTION=VALUE"),
+        typer.Option(
+            "--set", help="An option, such as simclr.temperature=0.2; repeatable.", metavar="TASK.OPTION=VALUE"
+        ),
     ] = None,
     results: Results = Path("results"),
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.AUTO,
@@ -145,7 +145,9 @@ def show(
 @app.command()
 def merge(
     sources: Annotated[list[Path], typer.Argument(help="Results folders of several machines.", metavar="DIR...")],
-    results: Annotated[Path, typer.Option("--results", help="Merge into this folder.", metavar="DIR")] = Path("results"),
+    results: Annotated[Path, typer.Option("--results", help="Merge into this folder.", metavar="DIR")] = Path(
+        "results"
+    ),
 ) -> None:
     """Merge the results of several machines; duplicates and conflicts are named."""
     from clvr_bench.cli.tables import merge_results
@@ -172,9 +174,12 @@ def plugins(context: typer.Context) -> None:
 @app.command(name="list")
 def list_(context: typer.Context, kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
     """List what is registered, with summary, source, and options with their defaults."""
-    from clvr_bench.cli.listing import list_kind
+    from clvr_bench.cli.listing import list_kind, list_suites
 
-    list_kind(kind.value, context.obj)
+    if kind is Listed.SUITES:
+        list_suites()
+    else:
+        list_kind(kind.value, context.obj)
 
 
 def parse_duration(text: str) -> float:

@@ -29,8 +29,8 @@ def show_plan(sweep: Sweep, console: Console) -> None:
         if planned.skip:
             console.print(f"skipped: {planned.combination}: {planned.skip}", markup=False, highlight=False)
     console.print(
-        f"{len(sweep.planned)} combinations on {sweep.device} in {sweep.precision}, about {_duration(total)} and {disk:.0f} MB "
-        "to go, probes not counted. Times are of a few steps measured here, whole runs where they are not begun.",
+        f"{len(sweep.planned)} combinations on {sweep.device} in {sweep.precision}: about {_duration(total)} and "
+        f"{disk:.0f} MB to go, as if none had begun. Measured on a few steps; probes come on top.",
         highlight=False,
     )
 
@@ -49,4 +49,10 @@ def _cost(planned: Planned, sweep: Sweep, measured: dict[str, Estimate | str]) -
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

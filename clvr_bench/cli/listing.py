@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clvr_bench.plugins import load_plugins
-from clvr_bench.registry import Entry, Family, Kind
 from clvr_bench.suites import built_in_suites, load_suite
+
+if TYPE_CHECKING:
+    from clvr_bench.registry import Entry, Family
 
 
 def list_plugins(chosen: tuple[list[Path], list[str]]) -> int:
     """Print a table of all plugins; the exit code is 1 where one is broken."""
+    from clvr_bench.plugins import load_plugins  # plugins bring torch with them
+
     plugins, console = load_plugins(*chosen), Console()
     table = Table("plugin", "distribution", "version", "registers", "state", box=None, pad_edge=False)
     for plugin in plugins.found:
@@ -28,15 +32,15 @@ def list_plugins(chosen: tuple[list[Path], list[str]]) -> int:
 
 
 def _name(item: Entry | Family) -> str:
-    return item.name if isinstance(item, Entry) else f"family {item.name}"
+    return f"family {item.name}" if hasattr(item, "names") else item.name
 
 
 def list_kind(listed: str, chosen: tuple[list[Path], list[str]]) -> None:
-    """Print what is registered of a kind, or the built-in suites."""
+    """Print what is registered of a kind."""
     console = Console()
-    if listed == "suites":
-        _list_suites(console)
-        return
+    from clvr_bench.plugins import load_plugins
+    from clvr_bench.registry import Kind
+
     registry = load_plugins(*chosen).registry
     kind = next(kind for kind in Kind if kind.plural == listed.replace("-", "_"))
     for entry in registry.entries(kind):
@@ -64,7 +68,9 @@ def _print_options(console: Console, entry: Entry) -> None:
         console.print(f"    {option}", markup=False, highlight=False)
 
 
-def _list_suites(console: Console) -> None:
+def list_suites() -> None:
+    """Print the built-in suites."""
+    console = Console()
     for name in built_in_suites():
         suite = load_suite(name)
         tasks = ", ".join(item if isinstance(item, str) else item["name"] for item in suite.pretext_tasks)

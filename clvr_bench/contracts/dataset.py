@@ -80,7 +80,9 @@ class ResidentSplit(Split):
         parts = [split.images(torch.arange(len(split))) for split in (self, other)]
         frame = [max(part.pixels.shape[axis] for part in parts) for axis in (-2, -1)]
         pixels = torch.cat([_padded(part.pixels, *frame) for part in parts])
-        times = None if parts[0].times is None or parts[1].times is None else torch.cat([parts[0].times, parts[1].times])
+        times = (
+            None if parts[0].times is None or parts[1].times is None else torch.cat([parts[0].times, parts[1].times])
+        )
         labels = torch.cat([self.labels, other.labels])
         return type(self)(pixels, labels, torch.cat([part.sizes for part in parts]), times)
 

@@ -28,7 +28,7 @@ class Epoch(Protocol):
         """Run a module over every training picture (centre view, eval mode, no gradient): (N, D) in index order."""
 
     def images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (B,) int64 indices and centre views (B, C, H, W), float in [0, 1], over the training set in index order."""
+        """Yield indices (B,) and centre views (B, C, H, W), float in [0, 1], over the training set in index order."""
 
     def visit(self, indices: Tensor) -> None:
         """Set this epoch's order: (N,) int64, repeats allowed; the budget stays N samples an epoch."""

@@ -43,4 +43,5 @@ class Recipe:
     def peak_rate(self, batch_size: int) -> float:
         """Return the peak learning rate for a batch size, in samples."""
         ratio = batch_size / self.reference_batch
-        return self.learning_rate * {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.scaling]
+        factor: float = {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[self.scaling]
+        return self.learning_rate * factor

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Batched operations on tensors, a family a module: crops, color, blur, k-NN, logistic regression, health. Public."""

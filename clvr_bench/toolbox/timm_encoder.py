@@ -38,9 +38,10 @@ class TimmEncoder(Encoder):
 
     def encode_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalized pictures (B, C, H, W) to the feature maps (B, c, h, w) of every stage or block."""
-        if not hasattr(self.network, "forward_intermediates"):
+        intermediates: Any = getattr(self.network, "forward_intermediates", None)
+        if intermediates is None:
             return super().encode_maps(images)
-        maps: list[Tensor] = self.network.forward_intermediates(images, intermediates_only=True, output_fmt="NCHW")
+        maps: list[Tensor] = intermediates(images, intermediates_only=True, output_fmt="NCHW")
         return maps
 
     def encode_tokens(self, images: Tensor, keep: Tensor | None) -> Tensor:

@@ -26,6 +26,6 @@ class Unchanged(Augmentation):
     def __init__(self, data: DataFacts) -> None:
         self.size = data.image_size
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:  # noqa: ARG002 - nothing is drawn
+    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
         """Return V equal views (B, C, size, size) that share no memory."""
         return [center_view(images, self.size) for _ in range(views)]

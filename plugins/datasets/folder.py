@@ -57,7 +57,9 @@ class ClassFolders(Dataset):
         self.class_names = _classes(self._train_folder)
         unknown = sorted(set(_classes(self._test_folder)) - set(self.class_names))
         if unknown:
-            raise ClvrBenchError(f"dataset folder: {self._test_folder / unknown[0]} is a class that {self._train_folder} lacks.")
+            raise ClvrBenchError(
+                f"dataset folder: {self._test_folder / unknown[0]} is a class that {self._train_folder} lacks."
+            )
         self._limit = image_size
         self.image_size = image_size or self._shared_size()
 
@@ -74,7 +76,9 @@ class ClassFolders(Dataset):
     def _read(self, folder: Path) -> ResidentSplit:
         files = [_pictures(folder / name) if (folder / name).is_dir() else [] for name in self.class_names]
         with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda path: _decode(path, self._limit), [f for of_class in files for f in of_class]))
+            pictures = list(
+                pool.map(lambda path: _decode(path, self._limit), [f for of_class in files for f in of_class])
+            )
         labels = [label for label, of_class in enumerate(files) for _ in of_class]
         pixels, sizes = _pad(pictures)
         return ResidentSplit(torch.from_numpy(pixels), torch.tensor(labels), torch.from_numpy(sizes))
@@ -84,8 +88,9 @@ class ClassFolders(Dataset):
         if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
             small, large = min(sizes), max(sizes)
             raise ClvrBenchError(
-                f"dataset folder: pictures in {self._train_folder.parent} are not all of one square size ({small[0]}x{small[1]} "
-                f"to {large[0]}x{large[1]} px). Choose what views are made in, such as: --set folder.image_size=64"
+                f"dataset folder: pictures in {self._train_folder.parent} are not all of one square size "
+                f"({small[0]}x{small[1]} to {large[0]}x{large[1]} px). Choose what views are made in, such as: "
+                "--set folder.image_size=64"
             )
         return next(iter(sizes))[0]
 
@@ -122,7 +127,9 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(path) as picture:
             return picture.height, picture.width
     except (OSError, UnidentifiedImageError) as error:
-        raise ClvrBenchError(f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it.") from None
+        raise ClvrBenchError(
+            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
+        ) from None
 
 
 def _decode(path: Path, limit: int) -> Pixels:
@@ -131,7 +138,9 @@ def _decode(path: Path, limit: int) -> Pixels:
         with Image.open(path) as picture:
             rgb = picture.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise ClvrBenchError(f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it.") from None
+        raise ClvrBenchError(
+            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
+        ) from None
     shorter = min(rgb.size)
     if limit and shorter > limit:
         width, height = (round(side * limit / shorter) for side in rgb.size)

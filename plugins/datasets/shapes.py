@@ -63,7 +63,7 @@ class Shapes(Dataset):
 
     def __init__(
         self,
-        root: Path | None,  # noqa: ARG002 - every data set factory receives it
+        root: Path | None,
         *,
         train_size: int = 4000,
         test_size: int = 2000,
@@ -190,7 +190,8 @@ def _interpolation(size: int) -> Array:
     """Return (size, G) weights of a coarse grid's values at the pixels of one side, smooth at the values."""
     place = np.linspace(0, _TEXTURE_GRID - 1, size)[:, None] - np.arange(_TEXTURE_GRID)  # in grid steps
     near = (1 - np.abs(place)).clip(0)
-    return (near * near * (3 - 2 * near)).astype(np.float32)
+    weights: Array = (near * near * (3 - 2 * near)).astype(np.float32)
+    return weights
 
 
 def _add_blob(picture: Array, random: SampleRandom) -> Array:
@@ -213,11 +214,13 @@ def _light(random: SampleRandom, size: int) -> Array:
     return light
 
 
-# Silhouettes: signed distances, negative inside, at coordinates x to the right and y up; each fits the unit disk.
+# Silhouettes: signed distances, negative inside, at coordinates x to the right and y up, about one unit in radius.
 
 
 def _disk(x: Array, y: Array, center_x: float, center_y: float, radius: float) -> Array:
-    return np.sqrt((x - center_x) ** 2 + (y - center_y) ** 2) - radius
+    from_x, from_y = x - center_x, y - center_y
+    distance: Array = np.sqrt(from_x * from_x + from_y * from_y) - radius
+    return distance
 
 
 def _polygon(x: Array, y: Array, *corners: tuple[float, float]) -> Array:

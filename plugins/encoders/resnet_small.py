@@ -1,4 +1,4 @@
-"""ResNets for small pictures: a 3x3 stem without max-pooling, so that 32 px are not reduced to 8 before the first block."""
+"""ResNets for small pictures: a 3x3 stem without max-pooling, so that the first block still sees 32 px, not 8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import nn
 from clvr_bench import Encoder, Register, hookimpl
 from clvr_bench.toolbox import TimmEncoder
 
-SOURCE = "He et al. 2016, https://arxiv.org/abs/1512.03385; stem of SimCLR, appendix B.9, https://arxiv.org/abs/2002.05709"
+SOURCE = (
+    "He et al. 2016, https://arxiv.org/abs/1512.03385; stem of SimCLR, appendix B.9, https://arxiv.org/abs/2002.05709"
+)
 
 
 @hookimpl
@@ -22,7 +24,12 @@ def register_encoders(register: Register) -> None:
     resnet18, resnet50 = (BasicBlock, (2, 2, 2, 2)), (Bottleneck, (3, 4, 6, 3))
     for name, architecture, width, summary in (
         ("resnet18_small", resnet18, 64, f"ResNet-18 {stem} (11.2M)."),
-        ("resnet18_small_w16", resnet18, 16, f"ResNet-18 {stem}, at a quarter of its width (0.7M), for suites on a CPU."),
+        (
+            "resnet18_small_w16",
+            resnet18,
+            16,
+            f"ResNet-18 {stem}, at a quarter of its width (0.7M), for suites on a CPU.",
+        ),
         ("resnet50_small", resnet50, 64, f"ResNet-50 {stem} (23.5M)."),
     ):
         register(name, partial(small_resnet, *architecture, width), summary=summary, source=SOURCE, version=1)
@@ -49,7 +56,9 @@ def small_resnet(
     norm_layer = get_norm_layer("groupnorm1" if norm == "layer" else "batchnorm2d")
     # timm fixes a plain stem at 64 channels; only a deep one follows stem_width, and is then replaced whole
     stem = {"stem_type": "deep", "stem_width": width // 2}
-    network = ResNet(block, layers, num_classes=0, in_chans=in_channels, channels=channels, norm_layer=norm_layer, **stem)
+    network = ResNet(
+        block, layers, num_classes=0, in_chans=in_channels, channels=channels, norm_layer=norm_layer, **stem
+    )
     network.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     network.init_weights()

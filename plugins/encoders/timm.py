@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+
 from timm import list_models
 
 from clvr_bench import Register, hookimpl

@@ -53,7 +53,9 @@ class SimCLR(PretextTask):
         """Compute NT-Xent over the 2B views of a batch."""
         embeddings = self.projector(self.encoder(torch.cat(tuple(batch.views))))  # (2B, P)
         similarities = view_similarities(embeddings.float(), self.temperature)
-        accuracy = 100 * (similarities.argmax(dim=1) == positive_index(len(embeddings), embeddings.device)).float().mean()
+        accuracy = (
+            100 * (similarities.argmax(dim=1) == positive_index(len(embeddings), embeddings.device)).float().mean()
+        )
         return StepOutput(loss=nt_xent(similarities), logs={"contrastive_top1": accuracy})
 
 

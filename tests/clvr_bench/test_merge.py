@@ -137,6 +137,17 @@ def test_damaged_record_is_a_clear_error_and_nothing_is_copied(machines, target)
     assert not target.exists()
 
 
+def test_damaged_run_in_the_target_is_a_clear_error_and_nothing_is_copied(machines, target):
+    FakeRun(seed=0).write(machines[0] / "small")
+    FakeRun(seed=1).write(machines[1] / "small")
+    merge(machines[1:], target)
+    (load_runs(target)[0].folder / "pretraining.json").write_text("{")
+    before = content(target)
+    with pytest.raises(ClvrBenchError, match="not a readable record"):
+        merge(machines, target)
+    assert content(target) == before
+
+
 def test_target_that_is_a_suite_is_refused(machines):
     run: Run = FakeRun().write(machines[0] / "small")
     with pytest.raises(ClvrBenchError, match="the results folder above it"):

@@ -86,6 +86,21 @@ def test_predictions_that_were_not_recorded_are_refused(tmp_path):
         run.predictions(knn)
 
 
+def test_changed_predictions_are_refused(tmp_path):
+    run = FakeRun().write(tmp_path / "s")
+    linear = next(record for record in run.evaluations if record.name == "linear")
+    path = run.folder / "evaluations" / f"{linear.file_stem}.npz"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ClvrBenchError, match="not the file that was recorded"):
+        run.predictions(linear)
+
+
+def test_suite_is_known_from_within_its_folder(tmp_path, monkeypatch):
+    FakeRun().write(tmp_path / "s")
+    monkeypatch.chdir(tmp_path / "s")
+    assert [run.suite for run in load_runs(Path(), "s")] == ["s"]
+
+
 def test_runs_are_found_in_all_suites_or_one(tmp_path):
     for name in ("b", "a"):
         FakeRun().write(tmp_path / name)

@@ -120,6 +120,12 @@ def test_options_are_shown_where_rows_look_the_same_without(realistic):
     assert "| moco_v2 " in text
 
 
+def test_options_are_left_out_where_nothing_is_mistaken_without(suite):
+    write_seeds(suite, [60.0], facts={"options_shown": {"temperature": 0.2}})
+    write_seeds(suite, [50.0], task="byol")
+    assert "temperature" not in render(leaderboard(suite), "markdown")
+
+
 def test_same_note_of_several_rows_is_one_line(suite):
     write_seeds(suite, [60.0], notes=["edge"])
     write_seeds(suite, [50.0], task="byol", notes=["edge"])

@@ -1,8 +1,8 @@
 import torch
-from clvr_plugins.augmentations.none import Unchanged
 
 from clvr_bench import DataFacts, Images, SampleRandom
 from clvr_bench.ops.crops import center_view
+from clvr_plugins.augmentations.none import Unchanged
 
 IMAGES = Images.whole(torch.randint(0, 256, (4, 3, 20, 30), dtype=torch.uint8))
 AUGMENT = Unchanged(DataFacts(modality="image", train_size=4, image_size=16))

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from clvr_plugins.augmentations.simclr import SimCLRAugmentation
 from torchvision.transforms.v2 import functional as tv
 
 from clvr_bench import ClvrBenchError, DataFacts, Images, SampleRandom
 from clvr_bench.ops.color import Jitter
 from clvr_bench.ops.crops import crop_resize, random_boxes
+from clvr_plugins.augmentations.simclr import SimCLRAugmentation
 
 PIXELS = torch.randint(0, 256, (16, 3, 40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 INDEX = torch.arange(16) + 100

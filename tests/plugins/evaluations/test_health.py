@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from clvr_plugins.evaluations import health
-from clvr_plugins.evaluations.health import Health, fixed_order, positive_views
 from torch import Tensor
 
 from clvr_bench import ResidentSplit
+from clvr_plugins.evaluations import health
+from clvr_plugins.evaluations.health import Health, fixed_order, positive_views
 
 Clouds = Callable[..., Any]
 

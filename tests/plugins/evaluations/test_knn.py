@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from clvr_plugins.evaluations.knn import WeightedKnn, neighbors
 
 Clouds = Callable[..., Any]

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from clvr_plugins.evaluations import linear
-from clvr_plugins.evaluations.linear import LinearProbe, Standardizer, edge_notes, strongest_best
 from torch import Tensor
 
 from clvr_bench import ClvrBenchError
 from clvr_bench.contracts.evaluation import Frozen, Scores
+from clvr_plugins.evaluations import linear
+from clvr_plugins.evaluations.linear import LinearProbe, Standardizer, edge_notes, strongest_best
 
 Clouds = Callable[..., Any]
 
