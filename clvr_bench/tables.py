@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.leaderboard import COLUMNS, COUNT, TEXT, leaderboard
+from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
 from clvr_bench.records import write_atomically
 
 if TYPE_CHECKING:

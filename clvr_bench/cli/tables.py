@@ -17,7 +17,7 @@ PROBLEM = 1
 
 def show_leaderboard(results: Path, suite: str | None, format_name: str, output: Path | None) -> None:
     """Print a leaderboard, or write it to a file."""
-    from clvr_bench.leaderboard import leaderboard
+    from clvr_bench.standings import leaderboard
     from clvr_bench.tables import render
 
     if format_name == "table" and output is None:
@@ -37,7 +37,7 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
 
 def print_leaderboard(results: Path, console: Console, suite: str | None = None) -> None:
     """Print a leaderboard with its notes."""
-    from clvr_bench.leaderboard import leaderboard
+    from clvr_bench.standings import leaderboard
     from clvr_bench.tables import notes, rich_table
 
     frame = leaderboard(results, suite)

@@ -105,7 +105,9 @@ def parse_suite(content: Mapping[str, Any], where: str) -> Suite:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    problems = error.errors()
+    # a misspelt key is also a missing one, and it is the spelling that is to be mended
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     path = [str(part) for part in problem["loc"] if not str(part).startswith(("str", "dict[", "list["))]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":

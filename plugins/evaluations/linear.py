@@ -126,7 +126,7 @@ def edge_notes(chosen: int) -> list[str]:
     if chosen not in (0, len(PENALTIES) - 1):
         return []
     end = "weakest" if chosen == 0 else "strongest"
-    return [f"linear: val chose the {end} penalty of the grid, {PENALTIES[chosen]:.2g}; the best may lie beyond it."]
+    return [f"val chose the {end} penalty of the grid, {PENALTIES[chosen]:.2g}; the best may lie beyond it."]
 
 
 def convergence_notes(search: LogisticFit, refit: LogisticFit) -> list[str]:
@@ -134,7 +134,7 @@ def convergence_notes(search: LogisticFit, refit: LogisticFit) -> list[str]:
     unsolved = [f"{penalty:.2g}" for penalty, solved in zip(PENALTIES, _solved(search), strict=True) if not solved]
     found = [f"the search at penalty {', '.join(unsolved)}"] if unsolved else []
     found += [] if all(_solved(refit)) else ["the final fit"]
-    return [f"linear: {fit} did not reach its tolerance in {MAX_ITERATIONS} iterations." for fit in found]
+    return [f"{fit} did not reach its tolerance in {MAX_ITERATIONS} iterations." for fit in found]
 
 
 def _fit(features: Tensor, labels: Tensor, num_classes: int, penalties: tuple[float, ...]) -> LogisticFit:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.leaderboard import COLUMNS, leaderboard
+from clvr_bench.standings import COLUMNS, leaderboard
 from clvr_bench.tables import notes, render, rich_table, write_leaderboard
 from tests.clvr_bench.records_fake import FakeRun, correctness, write_realistic, write_seeds
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.leaderboard import COLUMNS, leaderboard
+from clvr_bench.standings import COLUMNS, leaderboard
 from tests.clvr_bench.records_fake import CLASSES, LABELS, FakeRun, correctness, write_realistic, write_seeds
 
 
@@ -276,7 +276,7 @@ def test_tables_come_without_torch(suite):
     code = (
         "import sys; from pathlib import Path\n"
         "import clvr_bench.merge, clvr_bench.verify, clvr_bench.tables\n"
-        "from clvr_bench.leaderboard import leaderboard\n"
+        "from clvr_bench.standings import leaderboard\n"
         "leaderboard(Path(sys.argv[1]))\n"
         "print(sorted({'torch', 'timm', 'pydantic', 'scipy.stats'} & set(sys.modules)))"
     )

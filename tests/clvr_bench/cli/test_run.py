@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import clvr_bench
+from clvr_bench.cli.app import parse_duration
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.records import Run, load_runs
+from tests.conftest import CONTRACT_PLUGINS, TINY, Answer
+
+Cli = Callable[..., Answer]
+RECORDS = "results/custom"
+
+
+def run_of(task: str, results: str = "results") -> Run:
+    (run,) = (run for run in load_runs(Path(results)) if run.pretraining.identity["pretext_task"]["name"] == task)
+    return run
+
+
+def weights_of(task: str, results: str = "results") -> bytes:
+    return (run_of(task, results).folder / "weights.safetensors").read_bytes()
+
+
+def test_a_run_ends_in_a_leaderboard_on_screen_and_on_disk(tiny_run: Cli) -> None:
+    answer = tiny_run("--pretext-task", "simclr", "--pretext-task", "raw_pixels", "--epochs", 2)
+    assert answer.code == 0, answer.err
+    assert "Written: results/custom/leaderboard.csv" in answer.out
+    frame = pd.read_csv(f"{RECORDS}/leaderboard.csv")
+    assert sorted(frame["pretext_task"]) == ["raw_pixels", "simclr"]
+    assert frame["status"].tolist() == ["done", "done"]
+    assert frame.set_index("pretext_task").loc["simclr", "epochs"] == 2
+
+
+def test_progress_is_shown_throughout(tiny_run: Cli) -> None:
+    out = tiny_run("--pretext-task", "simclr", "--epochs", 2).out
+    assert "[1/1] simclr / tiny / simclr / shapes" in out
+    assert "epoch 1, loss" in out
+    assert "linear top-1" in out
+
+
+def test_finished_work_is_not_repeated(tiny_run: Cli) -> None:
+    tiny_run("--pretext-task", "simclr", "--epochs", 1)
+    written = run_of("simclr").folder / "pretraining.json"
+    before = written.stat().st_mtime_ns
+    answer = tiny_run("--pretext-task", "simclr", "--epochs", 1)
+    assert answer.code == 0
+    assert "epoch 1" not in answer.out
+    assert written.stat().st_mtime_ns == before
+
+
+def test_a_missing_evaluation_is_made_up_without_pretraining_again(tiny_run: Cli) -> None:
+    tiny_run("--pretext-task", "simclr", "--epochs", 1)
+    run = run_of("simclr")
+    (knn,) = run.folder.glob("evaluations/knn-*.json")
+    scores = json.loads(knn.read_text())["metrics"]
+    knn.unlink()
+    before = (run.folder / "pretraining.json").stat().st_mtime_ns
+    assert "(evaluating only)" in tiny_run("--pretext-task", "simclr", "--epochs", 1).out
+    assert json.loads(knn.read_text())["metrics"] == scores
+    assert (run.folder / "pretraining.json").stat().st_mtime_ns == before
+
+
+def test_the_same_command_gives_the_same_numbers(tiny_run: Cli) -> None:
+    for results in ("one", "two"):
+        tiny_run("--pretext-task", "rotation", "--epochs", 2, "--results", results)
+    first, second = (run_of("rotation", results) for results in ("one", "two"))
+    assert [e.metrics for e in first.evaluations] == [e.metrics for e in second.evaluations]
+    assert weights_of("rotation", "one") == weights_of("rotation", "two")
+
+
+def test_a_failed_combination_is_a_row_and_the_others_go_on(tiny_run: Cli) -> None:
+    answer = tiny_run("--pretext-task", "raises_in_forward", "--pretext-task", "rotation", "--epochs", 1)
+    assert answer.code == 1
+    assert "2 combinations: 1 failed, 1 done." in answer.out
+    frame = pd.read_csv(f"{RECORDS}/leaderboard.csv").set_index("pretext_task")
+    assert frame.loc["raises_in_forward", "status"] == "failed"
+    assert "forward raised KeyError" in frame.loc["raises_in_forward", "note"]
+    assert frame.loc["rotation", "status"] == "done"
+    assert "Traceback" in (run_of("raises_in_forward").folder / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("raises_in_constructor", "its constructor raised TypeError: no such layer"),
+        ("loses_numbers", "the loss became NaN or infinite in epoch 1"),
+        ("loses_gradient", "the loss must be one number with a gradient"),
+    ],
+)
+def test_a_faulty_plugin_fails_its_own_run(tiny_run: Cli, task: str, message: str) -> None:
+    answer = tiny_run("--pretext-task", task, "--epochs", 1)
+    assert answer.code == 1
+    assert message in answer.out.replace("\n", " ")
+    assert "Traceback" not in answer.out + answer.err
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [("raises_in_evaluation", "raised RuntimeError: no such split"), ("not_finite", "'top1' is not finite")],
+)
+def test_a_faulty_evaluation_spares_the_others(cli: Cli, tmp_path: Path, evaluation: str, message: str) -> None:
+    suite = tmp_path / "faulty.toml"
+    suite.write_text(
+        'name = "faulty"\nencoders = ["tiny"]\npretext_tasks = ["random_init"]\n'
+        'datasets = [{ name = "shapes", train_size = 60, test_size = 20, image_size = 16 }]\n'
+        f'evaluations = ["{evaluation}", "knn"]\n[budget]\nepochs = 1\nbatch_size = 20\n'
+    )
+    answer = cli("--plugins-dir", CONTRACT_PLUGINS, "run", suite)
+    assert answer.code == 1
+    assert message in answer.out
+    records = {record.name: record for record in run_of("random_init").evaluations}
+    assert records[evaluation].error
+    assert records["knn"].metrics["top1"] > 0
+
+
+def test_a_combination_that_makes_no_sense_is_a_skipped_row(tiny_run: Cli) -> None:
+    answer = tiny_run("--pretext-task", "picky", "--pretext-task", "raw_pixels")
+    assert answer.code == 0
+    frame = pd.read_csv(f"{RECORDS}/leaderboard.csv").set_index("pretext_task")
+    assert frame.loc["picky", "status"] == "skipped"
+    assert "tiny has no patch tokens" in frame.loc["picky", "note"]
+
+
+def test_a_mended_plugin_file_replaces_its_failed_row(cli: Cli, tmp_path: Path) -> None:
+    source = (CONTRACT_PLUGINS / "tiny.py").read_text() + (
+        "\n\nfrom clvr_bench import PretextTask, StepOutput\n\n@hookimpl\ndef register_pretext_tasks(register):\n"
+        "    register('mine', Mine, summary='Mine.', source='none', version=1)\n\n"
+        "class Mine(PretextTask):\n    def __init__(self, encoder, data):\n        super().__init__()\n"
+        "        self.encoder = encoder\n\n    def forward(self, batch):\n"
+        "        return StepOutput(self.encoder(batch.views[0]).mean() * FACTOR)\n\nFACTOR = float('nan')\n"
+    )
+    for name, factor, status in (("broken_state", "float('nan')", "failed"), ("mended_state", "1.0", "done")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "mine.py").write_text(source.replace("float('nan')", factor))
+        cli("--plugins-dir", folder, "run", *TINY, "--pretext-task", "mine", "--epochs", 1)
+        assert pd.read_csv(f"{RECORDS}/leaderboard.csv")["status"].tolist() == [status]
+
+
+def test_the_time_limit_stops_at_a_checkpoint_and_the_same_command_goes_on(tiny_run: Cli) -> None:
+    flags = ("--pretext-task", "simclr", "--epochs", 3)
+    tiny_run(*flags, "--results", "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_after_epochs(patch, 1)
+        answer = tiny_run(*flags, "--time-limit", "1h")
+    assert answer.code == 3
+    assert "the same command goes on from the last checkpoint" in answer.out
+    assert list(Path(RECORDS).glob("runs/*/checkpoint.pt"))
+    answer = tiny_run(*flags)
+    assert answer.code == 0
+    assert "(resuming)" in answer.out
+    assert not list(Path(RECORDS).glob("runs/*/checkpoint.pt"))
+    assert weights_of("simclr", "whole") == weights_of("simclr")
+
+
+def _stop_after_epochs(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    from clvr_bench.pretraining import Pretraining
+    from clvr_bench.sweep import OutOfTime, _Execution
+
+    def require_time(self: _Execution, run: Pretraining) -> None:
+        if run.state.epoch >= epochs:
+            raise OutOfTime
+
+    monkeypatch.setattr(_Execution, "_require_time", require_time)
+
+
+def test_the_time_limit_leaves_no_epoch_half_done(tiny_run: Cli) -> None:
+    answer = tiny_run("--pretext-task", "simclr", "--epochs", 100000, "--time-limit", "3s")
+    assert answer.code == 3
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tiny_run: Cli, one_thread: None) -> None:
+    flags = ["--pretext-task", "simclr", "--epochs", "60"]
+    command = [sys.executable, "-m", "clvr_bench", "--plugins-dir", str(CONTRACT_PLUGINS), "run", *TINY, *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        while "epoch 5," not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    (checkpoint,) = Path(RECORDS).glob("runs/*/checkpoint.pt")
+    assert torch.load(checkpoint, weights_only=True)["state"]["epoch"] >= 5
+    assert "(resuming)" in tiny_run(*flags).out
+    tiny_run(*flags, "--results", "whole")
+    assert weights_of("simclr", "whole") == weights_of("simclr")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Numbers are equal to the bit only for equal thread counts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pretext-task", "simlcr"], "unknown pretext task 'simlcr'. Did you mean 'simclr'?"),
+        (["--pretext-task", "simclr", "--encoder", "resnet19"], "unknown encoder 'resnet19'. Did you mean 'resnet18'?"),
+        (["--pretext-task", "simclr", "--augmentation", "simcrl"], "unknown augmentation 'simcrl'"),
+        (["--pretext-task", "simclr", "--set", "simclr.temprature=1"], "unknown option 'temprature'"),
+        (["--pretext-task", "simclr", "--set", "simclr.temperature=hot"], "temperature must be float, got 'hot'"),
+        (["--pretext-task", "simclr", "--set", "simclr.temperature=-1"], "simclr: temperature must be positive, got -1"),
+        (["--pretext-task", "refuses_its_options"], "refuses_its_options: temperature must be positive"),
+        (["--pretext-task", "simclr", "--batch-size", 5000], "batch_size 5000 is larger than the 110 training samples"),
+        (["--pretext-task", "simclr", "--batch-size", 1], "budget.batch_size: input should be greater than or equal to 2"),
+        (["--pretext-task", "simclr", "--epochs", 0], "budget.epochs: input should be greater than or equal to 1"),
+        (["--pretext-task", "simclr", "--seeds", "a,b"], "--seeds a,b: expected whole numbers"),
+        (["--pretext-task", "simclr", "--time-limit", "soon"], "--time-limit soon: expected a duration"),
+        (["--pretext-task", "simclr", "--device", "mps"], "--device mps: not available here. Available: auto, cpu"),
+        ([], "run: name a suite (quickstart), a TOML file, or at least one --pretext-task"),
+        (["nosuch"], "unknown suite 'nosuch'"),
+        (["--pretext-task", "simclr", "--encoder", "inception_v3"], "cannot take 16 px pictures"),
+        (["--pretext-task", "simclr", "--dataset", "folder"], "it needs a folder of pictures. Name it with --data-root"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(tiny_run: Cli, flags: list[object], message: str) -> None:
+    answer = tiny_run(*flags)
+    assert answer.code == 2, answer.out + answer.err
+    assert message in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert not list(Path(".").glob("results/*/runs/*"))
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(tiny_run: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answer = tiny_run("--pretext-task", "simclr", "--results", tmp_path / "file")
+    assert answer.code == 2
+    assert "--results: cannot write to" in answer.err
+
+
+def test_a_broken_plugin_is_a_warning_to_who_does_not_ask_for_it(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "half_broken"
+    folder.mkdir()
+    (folder / "broken.py").write_text("import nothing_like_this\n")
+    flags = ["--plugins-dir", CONTRACT_PLUGINS, "--plugins-dir", folder, "run", *TINY]
+    answer = cli(*flags, "--pretext-task", "raw_pixels")
+    assert answer.code == 0
+    assert "warning: plugin 'broken' did not load: ModuleNotFoundError" in answer.err
+    answer = cli(*flags, "--pretext-task", "broken_task")
+    assert answer.code == 2
+    assert "Plugins that did not load: 'broken'" in answer.err
+
+
+def test_a_dry_run_shows_everything_and_trains_nothing(tiny_run: Cli) -> None:
+    answer = tiny_run("--pretext-task", "simclr", "--pretext-task", "picky", "--seeds", "0,1", "--dry-run")
+    assert answer.code == 0
+    assert "4 combinations on cpu" in answer.out
+    assert "picky / tiny / none / shapes" in answer.out
+    assert "tiny has no patch tokens" in answer.out
+    assert not list(Path(RECORDS).glob("runs/*"))
+
+
+def test_a_flag_narrows_a_suite_and_keeps_its_options(cli: Cli, tmp_path: Path) -> None:
+    from clvr_bench.cli.running import RunRequest, requested_suite
+
+    request = RunRequest(
+        suite="quickstart", pretext_tasks=["simclr"], encoders=["resnet34"], augmentations=["crop_flip+none"],
+        datasets=[], data_root=None, seeds="3,4", epochs=7, batch_size=None, overrides=[], results=tmp_path,
+        device="cpu", time_limit=None, dry_run=False, plugins=([], []),
+    )  # fmt: skip
+    suite = requested_suite(request)
+    (task,) = suite.pretext_tasks
+    assert isinstance(task, dict)
+    assert task["name"] == "simclr"
+    assert len(task) > 1
+    assert (suite.seeds, suite.encoders, suite.budget.epochs) == ([3, 4], ["resnet34"], 7)
+    assert suite.augmentations == [["crop_flip", "none"]]
+
+
+def test_observers_are_told_and_a_raising_one_stops_nothing(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "observers"
+    folder.mkdir()
+    (folder / "observer.py").write_text(
+        "from pathlib import Path\nfrom clvr_bench import hookimpl\n\n"
+        "@hookimpl\ndef run_started(run, identity):\n    raise RuntimeError('no tracker')\n\n"
+        "@hookimpl\ndef epoch_finished(run, epoch):\n    Path(f\"told_{epoch['epoch']}\").touch()\n\n"
+        "@hookimpl\ndef run_finished(run, record):\n    Path(f'told_{record.status}').touch()\n"
+    )
+    flags = ["--plugins-dir", CONTRACT_PLUGINS, "--plugins-dir", folder, "run", *TINY]
+    answer = cli(*flags, "--pretext-task", "simclr", "--epochs", 2)
+    assert answer.code == 0
+    assert "an observer's run_started raised RuntimeError: no tracker (observer.py)" in answer.out
+    assert sorted(path.name for path in Path().glob("told_*")) == ["told_1", "told_2", "told_done"]
+
+
+def test_a_pretrained_encoder_loads_and_encodes(tiny_run: Cli) -> None:
+    tiny_run("--pretext-task", "simclr", "--epochs", 1)
+    encoder = clvr_bench.load_encoder(run_of("simclr").folder, plugins_dirs=[CONTRACT_PLUGINS])
+    assert not encoder.training
+    assert encoder(torch.rand(2, 3, 16, 16)).shape == (2, 8)
+
+
+def test_loading_what_cannot_be_loaded_is_refused(tiny_run: Cli, tmp_path: Path) -> None:
+    tiny_run("--pretext-task", "simclr", "--pretext-task", "loses_numbers", "--epochs", 1)
+    with pytest.raises(ClvrBenchError, match="no run here"):
+        clvr_bench.load_encoder(tmp_path)
+    with pytest.raises(ClvrBenchError, match="this run is failed"):
+        clvr_bench.load_encoder(run_of("loses_numbers").folder)
+    folder = run_of("simclr").folder
+    with pytest.raises(ClvrBenchError, match="unknown encoder 'tiny'"):
+        clvr_bench.load_encoder(folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(ClvrBenchError, match="no weights here"):
+        clvr_bench.load_encoder(folder, plugins_dirs=[CONTRACT_PLUGINS])
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(tiny_run: Cli) -> None:
+    flags = ("--pretext-task", "simclr", "--epochs", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        _stop_after_epochs(patch, 1)
+        tiny_run(*flags)
+    (checkpoint,) = Path(RECORDS).glob("runs/*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    answer = tiny_run(*flags)
+    assert answer.code == 2
+    assert "checkpoint.pt: not a readable checkpoint" in answer.err
+    assert checkpoint.exists()
+
+
+def test_python_runs_a_suite_and_returns_its_leaderboard(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(
+        'name = "mine"\nencoders = ["tiny"]\npretext_tasks = ["random_init"]\nevaluations = ["linear"]\n'
+        'datasets = [{ name = "shapes", train_size = 60, test_size = 20, image_size = 16 }]\n'
+        "[budget]\nepochs = 1\nbatch_size = 20\n"
+    )
+    frame = clvr_bench.run(suite, results=tmp_path / "results", plugins_dirs=[CONTRACT_PLUGINS], device="cpu")
+    assert frame["pretext_task"].tolist() == ["random_init"]
+    pd.testing.assert_frame_equal(frame, clvr_bench.leaderboard(tmp_path / "results"))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("9m", 540), ("2h", 7200), ("45", 45), ("1.5m", 90)])
+def test_durations_are_read_in_their_units(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3s", "0", "9 minutes"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ClvrBenchError, match="expected a duration"):
+        parse_duration(text)

@@ -1,0 +1,150 @@
+"""What holds for the project as a whole: who may import what, what is packaged, what the documents say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from clvr_bench.cli.app import app
+from clvr_bench.hooks import Hooks
+from tests.conftest import Answer
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+README = (ROOT / "README.md").read_text()
+PUBLIC = re.compile(r"clvr_bench(\.toolbox|\.ops(\.\w+)?)?")
+WITHOUT_TORCH = ("cli", "cli.app", "cli.tables", "standings", "tables", "records", "merge", "verify", "significance", "api")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of every module that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_plugins_import_only_what_is_public_and_never_one_another(path: Path) -> None:
+    for line, name in imports(path):
+        own = name.split(".")[0]
+        assert own not in ("clvr_plugins", "plugins"), f"{path}:{line} imports another plugin, {name}"
+        assert not name.startswith("."), f"{path}:{line} imports relatively"
+        assert own != "clvr_bench" or PUBLIC.fullmatch(name), f"{path}:{line} imports {name}, which is not public"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "clvr_bench").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_harness_never_imports_a_plugin(path: Path) -> None:
+    for line, name in imports(path):
+        assert name.split(".")[0] not in ("clvr_plugins", "plugins"), f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted((ROOT / "clvr_bench" / "contracts").glob("*.py")), ids=lambda p: p.stem)
+def test_contracts_import_only_contracts_draws_and_errors(module: Path) -> None:
+    for line, name in imports(module):
+        if name.startswith("clvr_bench"):
+            assert re.match(r"clvr_bench\.(contracts|draws|errors)", name), f"{module}:{line} imports {name}"
+
+
+def test_commands_that_read_records_never_import_torch() -> None:
+    modules = ", ".join(f"clvr_bench.{name}" for name in WITHOUT_TORCH)
+    program = f"import sys, clvr_bench, {modules}; sys.exit(bool({{'torch', 'timm', 'pydantic'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_help_and_suites_never_import_torch() -> None:
+    for arguments in (["--help"], ["run", "--help"], ["list", "suites"]):
+        program = (
+            f"import sys; sys.argv = ['clvr-bench', *{arguments}]\nfrom clvr_bench.cli import main\n"
+            "try:\n    main()\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_every_package_is_listed() -> None:
+    found = {
+        ".".join(["clvr_plugins" if part == "plugins" else part for part in path.parent.relative_to(ROOT).parts])
+        for top in ("clvr_bench", "plugins")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    missing = sorted(found - set(PROJECT["tool"]["setuptools"]["packages"]))
+    assert not missing, "add to packages in pyproject.toml:\n" + "\n".join(f'    "{name}",' for name in missing)
+    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_plugin_file_has_an_entry_point() -> None:
+    files = (p for p in (ROOT / "plugins").glob("*/*.py") if p.stem != "__init__")
+    found = {f"clvr_plugins.{p.parent.name}.{p.stem}" for p in files}
+    listed = set(PROJECT["project"]["entry-points"]["clvr_bench"].values())
+    lines = [f'{name.rsplit(".")[-1]} = "{name}"' for name in sorted(found - listed)]
+    assert found == listed, "add to the entry points in pyproject.toml:\n" + "\n".join(lines)
+
+
+def test_a_plugin_file_starts_with_its_registration() -> None:
+    for path in (ROOT / "plugins").glob("*/*.py"):
+        definitions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+        assert not definitions or definitions[0].name.startswith("register_"), path
+
+
+def documented(block: str) -> list[str]:
+    """Return the code blocks of a language in the README."""
+    return re.findall(rf"```{block}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_readmes_method_in_one_file_works_as_printed(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    (text,) = (block for block in documented("python") if "register_pretext_tasks" in block)
+    folder = tmp_path / "my_plugins"
+    folder.mkdir()
+    (folder / "view_pair.py").write_text(text)
+    flags = ["--plugins-dir", folder]
+    assert "view_pair" in cli(*flags, "list", "pretext-tasks").out
+    small = ["--set", "shapes.train_size=100", "--set", "shapes.test_size=40", "--batch-size", 32, "--epochs", 1]
+    answer = cli(*flags, "run", "--pretext-task", "view_pair", *small)
+    assert answer.code == 0, answer.out + answer.err
+    assert "view_pair" in cli("leaderboard").out
+
+
+def test_the_readmes_suite_is_sound(tmp_path: Path) -> None:
+    from clvr_bench.combinations import Planner
+    from clvr_bench.plugins import load_plugins
+    from clvr_bench.suites import load_suite
+
+    (text,) = documented("toml")
+    (tmp_path / "suite.toml").write_text(text)
+    assert Planner(load_suite(str(tmp_path / "suite.toml")), load_plugins().registry).combinations()
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group of commands
+    for name in commands:
+        assert re.search(rf"clvr-bench( --plugins-dir \S+)? {name}\b", README), f"README.md does not show 'clvr-bench {name}'"
+
+
+def test_every_hook_is_documented() -> None:
+    documents = README + "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    for name in vars(Hooks):
+        assert name.startswith("_") or name in documents, f"the hook {name} is not documented"
+
+
+def test_every_top_level_module_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in (ROOT / "clvr_bench").iterdir():
+        if path.suffix == ".py" and not path.stem.startswith("__"):
+            assert f"`{path.stem}`" in text, f"docs/architecture.md does not mention {path.stem}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/leaderboard.csv")), ids=lambda p: p.parent.name)
+def test_committed_tables_are_those_of_their_records(path: Path) -> None:
+    from clvr_bench.verify import verify
+
+    assert verify(path.parent).problems == []
