@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -21,7 +22,18 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 PUBLIC = re.compile(r"clvr_bench(\.toolbox|\.ops(\.\w+)?)?")
-WITHOUT_TORCH = ("cli", "cli.app", "cli.tables", "standings", "tables", "records", "merge", "verify", "significance", "api")
+WITHOUT_TORCH = (
+    "cli",
+    "cli.app",
+    "cli.tables",
+    "standings",
+    "tables",
+    "records",
+    "merge",
+    "verify",
+    "significance",
+    "api",
+)
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -127,7 +139,9 @@ def test_the_readmes_suite_is_sound(tmp_path: Path) -> None:
 def test_every_command_is_in_the_readme() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group of commands
     for name in commands:
-        assert re.search(rf"clvr-bench( --plugins-dir \S+)? {name}\b", README), f"README.md does not show 'clvr-bench {name}'"
+        assert re.search(rf"clvr-bench( --plugins-dir \S+)? {name}\b", README), (
+            f"README.md does not show 'clvr-bench {name}'"
+        )
 
 
 def test_every_hook_is_documented() -> None:
@@ -148,3 +162,13 @@ def test_committed_tables_are_those_of_their_records(path: Path) -> None:
     from clvr_bench.verify import verify
 
     assert verify(path.parent).problems == []
+
+
+def test_the_readmes_tables_are_those_of_the_records() -> None:
+    specification = importlib.util.spec_from_file_location("readme_tables", ROOT / "docs" / "tables.py")
+    assert specification
+    assert specification.loader
+    tables = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tables)
+    assert tables.readme() == README, "README.md has other numbers than the records: run 'make tables'"
+    assert README.count("| supervised |") >= 1

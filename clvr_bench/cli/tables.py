@@ -135,5 +135,9 @@ def verify_results(results: Path) -> int:
     report, console = verify(results), Console()
     for problem in report.problems:
         console.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
-    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{report.runs} runs, {report.evaluations} evaluations, {report.predictions} of them scored again, "
+        f"{report.tables} tables derived again: {len(report.problems)} problems.",
+        highlight=False,
+    )
     return PROBLEM if report.problems else 0

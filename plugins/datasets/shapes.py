@@ -19,9 +19,9 @@ from clvr_bench import ClvrBenchError, Dataset, Draws, Register, ResidentSplit, 
 Array = NDArray[np.float32]
 
 _MIN_IMAGE_SIZE = 16  # below it a silhouette's parts are thinner than a pixel
-_HALF_TILT_TANGENT = 0.2217  # tan(25 degrees / 2): tilts stay below half a quarter turn, so quarter turns stay distinct
+_HALF_TILT_TANGENT = 0.2679  # tan(30 degrees / 2): tilts stay below half a quarter turn, so quarter turns stay distinct
 _RADIUS = (0.38, 0.46)  # of a silhouette, in image sides
-_SHIFT = 0.06  # of its center, in image sides
+_SHIFT = 0.08  # of its center, in image sides
 _CONTRAST = 0.32  # least difference in brightness between silhouette and ground before texture and light
 _CHROMA = 0.15  # largest deviation of a channel from the brightness
 _TEXTURE = 0.18  # largest deviation by texture
@@ -39,7 +39,7 @@ def register_datasets(register: Register) -> None:
 
 
 class Shapes(Dataset):
-    """Ten silhouettes with an up, tilted by at most 25 degrees, in random colors, textures and light.
+    """Ten silhouettes with an up, tilted by at most 30 degrees, in random colors, textures and light.
 
     Classes are balanced: label i mod 10 at position i. Picture i depends on i, its split, ``seed`` and ``image_size``
     alone, so a larger set begins with the smaller one. Any machine draws the same bytes: all arithmetic is elementwise,

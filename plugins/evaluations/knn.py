@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from clvr_bench import Evaluation, Frozen, Register, Scores, hookimpl
 from clvr_bench.ops.knn import weighted_knn
+from clvr_bench.ops.ranking import accuracies, rank_classes
 
 # The protocol is frozen: none of these is an option, and a change of any is a new version.
 TEMPERATURE = 0.07
@@ -35,7 +34,7 @@ class WeightedKnn(Evaluation):
         bank = frozen.features("train")
         k = neighbors(len(bank), frozen.num_classes)
         scores = weighted_knn(bank, frozen.labels("train"), frozen.features("test"), frozen.num_classes, k, TEMPERATURE)
-        predictions = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
+        predictions = rank_classes(scores)
         metrics = accuracies(predictions, frozen.labels("test"), frozen.num_classes)
         return Scores(metrics, predictions, details={"k": k, "temperature": TEMPERATURE})
 
@@ -43,10 +42,3 @@ class WeightedKnn(Evaluation):
 def neighbors(train_size: int, num_classes: int) -> int:
     """Return k: 200 as in the paper, but at most half of the samples that a class has on average, and at least 1."""
     return max(1, min(MOST_NEIGHBORS, train_size // (2 * num_classes)))
-
-
-def accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
-    """Return ``top1``, and with more than five classes ``top5``, in percent."""
-    hits = predictions == labels[:, None]  # (M, min(5, K))
-    depths = (1, 5) if num_classes > 5 else (1,)
-    return {f"top{depth}": 100 * hits[:, :depth].any(dim=1).double().mean().item() for depth in depths}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clvr_bench import ClvrBenchError, Evaluation, Frozen, Register, Scores, hookimpl
 from clvr_bench.ops.logistic import LogisticFit, fit_logistic
+from clvr_bench.ops.ranking import accuracies, rank_classes
 
 # The protocol is frozen: none of these is an option, and a change of any is a new version.
 PROTOCOL = "linear-v1"
@@ -107,18 +108,6 @@ def grid_top1(logits: Tensor, labels: Tensor) -> list[float]:
 def strongest_best(top1: list[float]) -> int:
     """Return the position of the best accuracy; of equal ones the last, whose penalty is the strongest."""
     return max(range(len(top1)), key=lambda position: (top1[position], position))
-
-
-def rank_classes(logits: Tensor) -> Tensor:
-    """Rank classes by logits (M, K): (M, min(5, K)) int64, best first; of equals the lower number."""
-    return logits.argsort(dim=1, descending=True, stable=True)[:, :5]
-
-
-def accuracies(predictions: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
-    """Return ``top1``, and with more than five classes ``top5``, in percent."""
-    hits = predictions == labels[:, None]  # (M, min(5, K))
-    depths = (1, 5) if num_classes > 5 else (1,)
-    return {f"top{depth}": 100 * hits[:, :depth].any(dim=1).double().mean().item() for depth in depths}
 
 
 def edge_notes(chosen: int) -> list[str]:

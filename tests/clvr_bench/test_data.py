@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 class Numbered(Dataset):
-    """Pictures whose every pixel is the number of the sample; class = number modulo K, coarse class = class modulo 2."""
+    """Every pixel is the number of the sample; its class is that modulo K, its coarse class the class modulo 2."""
 
     image_size = 4
 

@@ -163,9 +163,7 @@ def test_blocking_an_unknown_plugin_is_refused() -> None:
         (("width: int = 3", "width: Encoder = None"), "which no TOML value has"),
     ],
 )
-def test_a_misdeclared_task_fails_when_it_is_registered(
-    tmp_path: Path, change: tuple[str, str], message: str
-) -> None:
+def test_a_misdeclared_task_fails_when_it_is_registered(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     folder = tmp_path / f"declared{abs(hash(change))}"
     assert message in reason(load(folder, mine=GOOD.replace(*change)), "mine")
 
@@ -183,7 +181,9 @@ def test_an_unknown_name_gets_near_matches_choices_and_broken_plugins(tmp_path: 
     with pytest.raises(ClvrBenchError) as caught:
         plugins.registry.get(Kind.PRETEXT_TASK, "simlcr", "suite.toml")
     message = str(caught.value)
-    assert message.startswith("suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: random_init,")
+    assert message.startswith(
+        "suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: random_init,"
+    )
     assert "Plugins that did not load: 'broken' (ModuleNotFoundError" in message
 
 

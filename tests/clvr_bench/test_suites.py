@@ -42,8 +42,14 @@ def test_built_in_suites_are_sound_and_named_as_their_files(plugins: Plugins, na
     ("change", "message"),
     [
         ({"seed": [0]}, "unknown key 'seed'. Did you mean 'seeds'?"),
-        ({"budget": {"epochs": 1, "batchsize": 8}}, r"unknown key in \[budget\] 'batchsize'. Did you mean 'batch_size'?"),
-        ({"budget": {"epochs": 0, "batch_size": 8}}, "budget.epochs: input should be greater than or equal to 1, got 0"),
+        (
+            {"budget": {"epochs": 1, "batchsize": 8}},
+            r"unknown key in \[budget\] 'batchsize'. Did you mean 'batch_size'?",
+        ),
+        (
+            {"budget": {"epochs": 0, "batch_size": 8}},
+            "budget.epochs: input should be greater than or equal to 1, got 0",
+        ),
         ({"budget": {"epochs": "ten", "batch_size": 8}}, "budget.epochs: input should be a valid integer, got 'ten'"),
         ({"budget": {"batch_size": 8}}, "the key 'budget.epochs' is missing"),
         ({"seeds": []}, "seeds: list should have at least 1 item"),

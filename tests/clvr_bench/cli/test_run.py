@@ -212,10 +212,16 @@ def one_thread() -> Iterator[None]:
         (["--pretext-task", "simclr", "--augmentation", "simcrl"], "unknown augmentation 'simcrl'"),
         (["--pretext-task", "simclr", "--set", "simclr.temprature=1"], "unknown option 'temprature'"),
         (["--pretext-task", "simclr", "--set", "simclr.temperature=hot"], "temperature must be float, got 'hot'"),
-        (["--pretext-task", "simclr", "--set", "simclr.temperature=-1"], "simclr: temperature must be positive, got -1"),
+        (
+            ["--pretext-task", "simclr", "--set", "simclr.temperature=-1"],
+            "simclr: temperature must be positive, got -1",
+        ),
         (["--pretext-task", "refuses_its_options"], "refuses_its_options: temperature must be positive"),
         (["--pretext-task", "simclr", "--batch-size", 5000], "batch_size 5000 is larger than the 110 training samples"),
-        (["--pretext-task", "simclr", "--batch-size", 1], "budget.batch_size: input should be greater than or equal to 2"),
+        (
+            ["--pretext-task", "simclr", "--batch-size", 1],
+            "budget.batch_size: input should be greater than or equal to 2",
+        ),
         (["--pretext-task", "simclr", "--epochs", 0], "budget.epochs: input should be greater than or equal to 1"),
         (["--pretext-task", "simclr", "--seeds", "a,b"], "--seeds a,b: expected whole numbers"),
         (["--pretext-task", "simclr", "--time-limit", "soon"], "--time-limit soon: expected a duration"),
@@ -223,7 +229,10 @@ def one_thread() -> Iterator[None]:
         ([], "run: name a suite (quickstart), a TOML file, or at least one --pretext-task"),
         (["nosuch"], "unknown suite 'nosuch'"),
         (["--pretext-task", "simclr", "--encoder", "inception_v3"], "cannot take 16 px pictures"),
-        (["--pretext-task", "simclr", "--dataset", "folder"], "it needs a folder of pictures. Name it with --data-root"),
+        (
+            ["--pretext-task", "simclr", "--dataset", "folder"],
+            "it needs a folder of pictures. Name it with --data-root",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(tiny_run: Cli, flags: list[object], message: str) -> None:

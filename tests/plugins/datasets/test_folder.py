@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clvr_bench import ClvrBenchError, Images
+from clvr_bench import ClvrBenchError, Images, Split
 from clvr_bench.data import prepare
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
@@ -39,8 +39,8 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def stored(split: object) -> Images:
-    return split.images(torch.arange(len(split)))  # type: ignore[attr-defined, arg-type, no-any-return]
+def stored(split: Split) -> Images:
+    return split.images(torch.arange(len(split)))
 
 
 def channels_first(image: Image.Image) -> torch.Tensor:
@@ -265,19 +265,18 @@ def test_a_class_that_train_lacks_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"image_size": 8}])
 @pytest.mark.parametrize("damage", [lambda content: b"no picture", lambda content: content[:60], lambda content: b""])
-def test_an_unreadable_picture_is_named(
-    root: Path, options: dict[str, int], damage: Callable[[bytes], bytes]
-) -> None:
+def test_an_unreadable_picture_is_named(root: Path, options: dict[str, int], damage: Callable[[bytes], bytes]) -> None:
     path = root / "train" / "dog" / "1.png"
     path.write_bytes(damage(path.read_bytes()))
     refused(root, r".*train/dog/1\.png is not a readable picture \(.+\)\. Mend or remove it\.", **options)
 
 
-def test_unequal_sizes_ask_for_an_image_size(root: Path) -> None:
-    save(picture(height=12, width=10), root / "test" / "cat" / "0.png")
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (12, 10)])
+def test_unequal_sizes_ask_for_an_image_size(root: Path, height: int, width: int) -> None:
+    save(picture(height, width), root / "test" / "cat" / "0.png")
     refused(
         root,
-        r"pictures in .*pets are not all of one square size \(8x8 to 12x10 px\)\. "
+        rf"pictures in .*pets are not all of one square size \(8x8 to {height}x{width} px\)\. "
         r"Choose what views are made in, such as: --set folder\.image_size=64$",
     )
 

@@ -62,7 +62,9 @@ def test_parameters_and_feature_dim(
 def test_beyond_the_stem_it_is_timms(choose: Callable[..., Choice], name: str) -> None:
     with torch.device("meta"):
         small, timms = (build_encoder(choose(n), FACTS).state_dict() for n in (f"{name}_small", name))
-    differing = [k for k in small.keys() | timms.keys() if k not in small or k not in timms or small[k].shape != timms[k].shape]
+    differing = [
+        k for k in small.keys() | timms.keys() if k not in small or k not in timms or small[k].shape != timms[k].shape
+    ]
     assert differing == ["network.conv1.weight"]
 
 

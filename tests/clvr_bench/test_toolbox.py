@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from clvr_bench.toolbox import mlp
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (4, 8, 3), (4, 8, 16, 3)])
+def test_an_mlp_maps_its_first_width_to_its_last(widths: tuple[int, ...]) -> None:
+    assert mlp(*widths)(torch.rand(5, 4)).shape == (5, 3)
+
+
+def test_hidden_layers_are_normalized_and_rectified_and_the_last_is_bare() -> None:
+    kinds = [type(layer) for layer in mlp(4, 8, 16, 3)]
+    assert kinds == [*[nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2, nn.Linear]
+
+
+def test_widths_are_those_given() -> None:
+    layers = [layer for layer in mlp(4, 8, 16, 3) if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(4, 8), (8, 16), (16, 3)]
+
+
+def test_a_bias_is_left_to_batch_norm_where_there_is_one() -> None:
+    biased = [layer.bias is not None for layer in mlp(4, 8, 3) if isinstance(layer, nn.Linear)]
+    assert biased == [False, True]
+
+
+def test_without_batch_norm_every_layer_has_its_bias() -> None:
+    layers = list(mlp(4, 8, 3, batch_norm=False))
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert layers[0].bias is not None
+
+
+def test_two_widths_are_one_linear_layer() -> None:
+    (layer,) = mlp(4, 3)
+    assert isinstance(layer, nn.Linear)
+
+
+@pytest.mark.parametrize("widths", [(), (4,)])
+def test_fewer_than_two_widths_are_refused(widths: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"mlp needs an input and an output width, got \("):
+        mlp(*widths)
