@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.standings import leaderboard as _leaderboard
 from clvr_bench.records import Run
+from clvr_bench.standings import leaderboard as _leaderboard
 from clvr_bench.tables import write_leaderboard
 
 if TYPE_CHECKING:

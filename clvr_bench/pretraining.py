@@ -351,7 +351,7 @@ class _Totals:
         """
         if not torch.as_tensor(self._sums["loss"]).isfinite():
             raise RunFailed(
-                f"{self._task}: the loss became NaN or infinite in epoch {self._epoch + 1}, by step {progress.step + 1} "
+                f"{self._task}: the loss became NaN or infinite in epoch {self._epoch + 1}, step {progress.step + 1} "
                 f"of {progress.total_steps}. Lower the learning rate (--set {self._task}.recipe.learning_rate=...)."
             )
 

@@ -33,6 +33,6 @@ def _choice(kind: Kind, named: Mapping[str, Any], registry: Registry) -> Choice:
     entry = registry.get(kind, named["name"], "this run")
     if entry.version != named["version"]:
         raise ClvrBenchError(
-            f"this run was made by {kind} '{entry.name}' version {named['version']}; version {entry.version} is installed."
+            f"this run was made by {kind} '{entry.name}' version {named['version']}; {entry.version} is installed."
         )
     return Choice(entry, resolve_options(entry.options, named["options"], f"this run: {kind} '{entry.name}'"))

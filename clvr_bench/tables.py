@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
 from clvr_bench.records import write_atomically
+from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.standings import leaderboard
 from clvr_bench.records import EvaluationRecord, PretrainingRecord, Run, run_folders
+from clvr_bench.standings import leaderboard
 from clvr_bench.tables import render
 
 TOLERANCE = 1e-6

@@ -1,4 +1,4 @@
-"""Writes the tables in README.md from the committed records: between ``<!-- leaderboard: SUITE -->`` and ``<!-- end -->``.
+"""Writes the tables in README.md from the committed records, wherever it says ``<!-- leaderboard: SUITE -->``.
 
 Run it with ``make tables``; a test fails while README.md is not what it writes.
 """

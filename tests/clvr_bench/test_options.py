@@ -71,7 +71,7 @@ def test_values_of_another_type_are_refused(name: str, value: object) -> None:
 
 
 def test_an_unknown_option_gets_a_near_match() -> None:
-    with pytest.raises(ClvrBenchError, match="unknown option 'temprature'. Did you mean 'temperature'?"):
+    with pytest.raises(ClvrBenchError, match=r"unknown option 'temprature'. Did you mean 'temperature'?"):
         resolve_options(OPTIONS, {"temprature": 1.0}, "suite")
 
 

@@ -69,7 +69,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suite_lists_the_built_in_ones() -> None:
-    with pytest.raises(ClvrBenchError, match="unknown suite 'quikstart'. Did you mean 'quickstart'?"):
+    with pytest.raises(ClvrBenchError, match=r"unknown suite 'quikstart'. Did you mean 'quickstart'?"):
         load_suite("quikstart")
 
 

@@ -240,7 +240,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(tiny_run: Cli, flags: list[
     assert answer.code == 2, answer.out + answer.err
     assert message in answer.err
     assert len(answer.err.strip().splitlines()) == 1
-    assert not list(Path(".").glob("results/*/runs/*"))
+    assert not list(Path().glob("results/*/runs/*"))
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(tiny_run: Cli, tmp_path: Path) -> None:
