@@ -130,8 +130,19 @@ class Chain(Augmentation):
 
 
 def build_augmentation(chain: tuple[Choice, ...], facts: DataFacts) -> Augmentation | None:
-    """Build a chain of augmentations; None for an empty one."""
+    """Build a chain of augmentations; None for an empty one.
+
+    Raises:
+        ClvrBenchError: A chain has a link that makes views of its own number or size where it cannot.
+    """
     links = [choice.entry.factory(facts, **choice.options) for choice in chain]
+    for position, (choice, link) in enumerate(zip(chain, links, strict=True)):
+        if len(links) > 1 and (link.arrangement == "roles" or (position and link.arrangement == "pair")):
+            names = "+".join(choice.entry.name for choice in chain)
+            raise ClvrBenchError(
+                f"augmentation {names}: '{choice.entry.name}' cannot stand {'there' if position else 'in a chain'}. "
+                "Only the first link may make a pair, and none views of several roles."
+            )
     return links[0] if len(links) == 1 else Chain(links) if links else None
 
 

@@ -99,7 +99,7 @@ def prepare(name: str, dataset: Dataset, device: torch.device) -> Data:
     """
     if len(dataset.class_names) < 2:
         raise ClvrBenchError(
-            f"dataset {name}: it has {len(dataset.class_names)} class; at least two are needed to score."
+            f"dataset {name}: it has only {len(dataset.class_names)} of the two or more classes that a score needs."
         )
     train, test, unlabelled = dataset.train, dataset.test, dataset.unlabelled
     if not len(train) or not len(test):
@@ -117,7 +117,7 @@ def prepare(name: str, dataset: Dataset, device: torch.device) -> Data:
         val=train.subset(held_out.nonzero()[:, 0]).to(device),
         test=test.to(device),
         unlabelled=unlabelled.to(device) if unlabelled else None,
-        fingerprint=f"{key_of(*parts, dataset.class_names) & (1 << 64) - 1:016x}",
+        fingerprint=f"{key_of(*parts, dataset.class_names, *dataset.coarse) & (1 << 64) - 1:016x}",
     )
 
 

@@ -54,7 +54,7 @@ class Draws:
         return bits.view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Draw (B, *shape) float32 values, uniform in [low, high)."""
+        """Draw (B, *shape) float32 values, uniform in [low, high); rounding may give a ``high`` other than 1."""
         return _shift(self._bits(shape), 64 - _MANTISSA).float() * ((high - low) / (1 << _MANTISSA)) + low
 
     def normal(self, *shape: int) -> Tensor:

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import Optimizer
 
 from clvr_bench.contracts.recipe import Recipe
+from clvr_bench.errors import ClvrBenchError, unknown
 
 _FUSED = frozenset({"sgd", "momentum", "adam", "adamw"})  # torch's own, which have a fused kernel
+
+
+def check_optimizer(recipe: Recipe, where: str) -> None:
+    """Refuse an optimizer that timm does not have.
+
+    Args:
+        recipe: Its optimizer is looked up.
+        where: What the message says it came from.
+
+    Raises:
+        ClvrBenchError: It is unknown.
+    """
+    names = list_optimizers()
+    if recipe.optimizer not in names:
+        familiar = ("adamw", "lars", "momentum", "sgd")
+        raise ClvrBenchError(f"{where}: {unknown('optimizer', recipe.optimizer, familiar, {'timm.optim': names})}")
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe, batch_size: int) -> Optimizer:

@@ -174,9 +174,10 @@ class Pretraining:
         phase = self._cycle[progress.step % len(self._cycle)]
         self.task.zero_grad(set_to_none=True)
         outputs = []
-        for part, part_samples in zip(index.chunk(budget.accumulate), samples.chunk(budget.accumulate), strict=True):
-            output = self._forward(self._batch(part, part_samples, progress, phase))
-            (output.loss * (len(part) / len(index))).backward()
+        for positions in torch.arange(len(index), device=index.device).chunk(budget.accumulate):
+            output = self._forward(self._batch(index[positions], samples[positions], positions, progress, phase))
+            with blaming(self._name, "the backward pass"):
+                (output.loss * (len(positions) / len(index))).backward()
             outputs.append(output)
         self._schedules[phase].step_update(progress.step)
         self._optimizers[phase].step()
@@ -196,22 +197,23 @@ class Pretraining:
                             f"requires_grad={output.loss.requires_grad}. Was it detached?")  # fmt: skip
         return output
 
-    def _batch(self, index: Tensor, samples: Tensor, progress: Progress, phase: str) -> Batch:
-        labelled = self._labelled_batch(len(index), progress, phase) if self.task.labels == "partial" else None
+    def _batch(self, index: Tensor, samples: Tensor, positions: Tensor, progress: Progress, phase: str) -> Batch:
+        """Make the batch of some samples of a step; ``positions`` are their places (B,) in it."""
+        labelled = self._labelled_batch(positions, progress, phase) if self.task.labels == "partial" else None
         random = SampleRandom.keyed(self.setting.combination.seed, progress.epoch, samples)
         return self._make_batch(index, random, progress, phase, labelled)
 
-    def _labelled_batch(self, size: int, progress: Progress, phase: str) -> Batch:
-        """Take the step's labelled samples from a stream that reshuffles each time it has gone round."""
+    def _labelled_batch(self, positions: Tensor, progress: Progress, phase: str) -> Batch:
+        """Take these positions' share of a stream of labelled samples that reshuffles each time it has gone round."""
         pool = (self._labels >= 0).nonzero()[:, 0]
-        wanted = max(1, round(size * self.task.labelled_ratio))
-        positions = torch.arange(progress.step * wanted, (progress.step + 1) * wanted, device=self.setting.device)
-        rounds = positions // len(pool)
+        first = round((progress.step * self._batch_size + int(positions[0])) * self.task.labelled_ratio)
+        wanted = max(1, round(len(positions) * self.task.labelled_ratio))
+        places = range(first, first + wanted)
         seed = self.setting.combination.seed
-        orders = {r: shuffled(pool, key_of(seed, "labelled"), r) for r in rounds.unique().tolist()}
-        index = torch.stack(
-            [orders[r][p % len(pool)] for r, p in zip(rounds.tolist(), positions.tolist(), strict=True)]
-        )
+        numbers = {place // len(pool) for place in places}
+        shuffles = {number: shuffled(pool, key_of(seed, "labelled"), number) for number in numbers}
+        index = torch.stack([shuffles[place // len(pool)][place % len(pool)] for place in places])
+        rounds = torch.tensor([place // len(pool) for place in places], device=index.device)
         random = SampleRandom.keyed(seed, progress.epoch, index + len(self._split) * rounds).scoped("labelled")
         return self._make_batch(index, random, progress, phase, None)
 

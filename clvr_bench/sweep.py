@@ -23,6 +23,7 @@ from clvr_bench.devices import MemoryMeter, choose_precision
 from clvr_bench.errors import ClvrBenchError, RunFailed
 from clvr_bench.evaluating import evaluate, missing_evaluations
 from clvr_bench.features import FrozenRepresentation
+from clvr_bench.optimization import check_optimizer
 from clvr_bench.plugins import Plugins
 from clvr_bench.pretraining import Pretraining, Setting
 from clvr_bench.provenance import now, provenance
@@ -253,6 +254,8 @@ def _place(
         "data": asdict(data.facts(task.labels)),
     }
     skip = skip_reason(combination, data, encoders.get(_encoder_key(combination))) or ""
+    if task.trains:
+        check_optimizer(combination.task.recipe, f"pretext task '{combination.task.entry.name}', recipe")
     if not skip:
         _try_construction(combination, data)
     folder = suite_folder / "runs" / PretrainingRecord(identity, facts=facts).folder_name

@@ -9,8 +9,10 @@ import torch
 from timm.layers import get_norm_layer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clvr_bench.contracts.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from clvr_bench.errors import ClvrBenchError
 
 
 class TimmEncoder(Encoder):
@@ -66,10 +68,13 @@ class TimmEncoder(Encoder):
             in_channels: C, the channels of its input.
             norm: ``"layer"`` replaces BatchNorm by layer normalization (a group norm of one group); networks without
                 BatchNorm stay as they are.
+
+        Raises:
+            ClvrBenchError: timm cannot replace the network's BatchNorm.
         """
         network = _create(name, in_chans=in_channels)
-        if norm == "layer" and any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-            network = _create(name, in_chans=in_channels, norm_layer=get_norm_layer("groupnorm1"))
+        if norm == "layer" and _has_batch_norm(network):
+            network = _create_with_layer_norm(name, in_chans=in_channels)
         return cls(network, in_channels=in_channels)
 
 
@@ -79,6 +84,22 @@ def _create(name: str, **options: Any) -> nn.Module:
     except TypeError:
         network = timm.create_model(name, num_classes=0, **options)
     return network
+
+
+def _create_with_layer_norm(name: str, **options: Any) -> nn.Module:
+    try:
+        network = _create(name, norm_layer=get_norm_layer("groupnorm1"), **options)
+    except (KeyError, TypeError):  # timm's networks differ in how they refuse an argument that they lack
+        network = None
+    if network is None or _has_batch_norm(network):
+        raise ClvrBenchError(
+            f"encoder '{name}': timm cannot replace all of its BatchNorm. Use a ResNet for norm='layer'."
+        )
+    return network
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def _patch_size(network: nn.Module) -> int:

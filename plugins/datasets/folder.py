@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clvr_bench import ClvrBenchError, Dataset, Register, ResidentSplit, hookimpl
 
@@ -114,7 +115,8 @@ def _classes(split: Path) -> tuple[str, ...]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def _all_pictures(split: Path) -> list[Path]:
@@ -123,29 +125,36 @@ def _all_pictures(split: Path) -> list[Path]:
 
 def _size(path: Path) -> tuple[int, int]:
     """Read a picture's height and width, in pixels, from its header."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise ClvrBenchError(
-            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
-        ) from None
+    with _opened(path) as picture:
+        return picture.height, picture.width
 
 
 def _decode(path: Path, limit: int) -> Pixels:
     """Read a picture as (H, W, 3), shrunk so that its shorter side is at most ``limit`` pixels; 0 never shrinks."""
-    try:
-        with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ClvrBenchError(
-            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
-        ) from None
+    with _opened(path) as picture:
+        rgb = (_eight_bit(picture) if picture.mode.startswith("I") else picture).convert("RGB")
     shorter = min(rgb.size)
     if limit and shorter > limit:
         width, height = (round(side * limit / shorter) for side in rgb.size)
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; whatever Pillow raises then, or while it is decoded, names the file."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ClvrBenchError(
+            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
+        ) from None
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits, which Pillow's own conversion would clip."""
+    return Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
 
 
 def _pad(pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.int64]]:

@@ -49,10 +49,13 @@ class RandomInit(PretextTask):
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over all batches
         self.encoder.train()
+        seen = 0
         with torch.no_grad():
             for _, images in epoch.images():
+                seen += len(images)
+                for norm in norms:
+                    norm.momentum = len(images) / seen  # every picture counts alike, also those of a smaller last batch
                 self.encoder(images)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -102,7 +102,7 @@ def test_val_is_the_same_whenever_it_is_held_out() -> None:
 
 @pytest.mark.parametrize("classes", [0, 1])
 def test_fewer_than_two_classes_are_refused(classes: int) -> None:
-    with pytest.raises(ClvrBenchError, match=rf"^dataset numbered: it has {classes} class; at least two are needed"):
+    with pytest.raises(ClvrBenchError, match=rf"^dataset numbered: it has only {classes} of the two or more classes"):
         prepared(classes=classes)
 
 

@@ -185,6 +185,15 @@ def test_partial_labels_are_hidden_but_for_a_stratified_part(start: Callable[...
     assert {i for batch in seen[:2] for i in batch.index.tolist()} == pool
 
 
+def test_accumulated_parts_share_out_the_labelled_stream(start: Callable[..., Pretraining]) -> None:
+    whole, parts = (start("partly_labelled", accumulate=n, fraction=0.2) for n in (1, 4))
+    for run in (whole, parts):
+        run._step(torch.arange(20), torch.arange(20), run._progress(0, 0))
+    seen = [torch.cat([batch.index for batch in run.task.labelled_seen]).tolist() for run in (whole, parts)]
+    assert len(seen[0]) == 10
+    assert set(seen[0]) <= set(seen[1])
+
+
 def test_coarse_labels_are_the_coarse_classes(start: Callable[..., Pretraining]) -> None:
     run = start("coarse_labelled")
     dataset = run.setting.data.dataset
@@ -201,7 +210,7 @@ def test_a_task_without_labels_sees_none(start: Callable[..., Pretraining]) -> N
 
 def test_roles_and_views_reach_the_task(start: Callable[..., Pretraining]) -> None:
     run = start("multi_view", epochs=1)
-    batch = run._batch(torch.arange(4), torch.arange(4), run._progress(0, 0), "train")
+    batch = run._batch(*[torch.arange(4)] * 3, run._progress(0, 0), "train")
     assert [tuple(view.shape) for view in batch.views] == [(4, 3, 16, 16), (4, 3, 8, 8), (4, 3, 8, 8)]
     finish(run)
 
@@ -217,7 +226,7 @@ def test_encoder_options_reach_the_encoder_and_its_siblings(start: Callable[...,
 def test_a_samples_views_do_not_depend_on_its_batch(start: Callable[..., Pretraining]) -> None:
     run = start("simclr")
     together, alone = (
-        run._batch(index, index, run._progress(0, 0), "train") for index in (torch.arange(20), torch.tensor([7]))
+        run._batch(index, index, index, run._progress(0, 0), "train") for index in (torch.arange(20), torch.tensor([7]))
     )
     for whole, one in zip(together.views, alone.views, strict=True):
         torch.testing.assert_close(whole[7], one[0], rtol=0, atol=1e-6)
@@ -238,6 +247,7 @@ def test_the_history_has_every_epoch(start: Callable[..., Pretraining]) -> None:
     ("task", "message"),
     [
         ("raises_in_forward", r"raises_in_forward: forward raised KeyError: 'views' \(faulty.py:\d+\)"),
+        ("raises_in_backward", "the backward pass raised RuntimeError"),
         ("loses_numbers", "loss became NaN or infinite in epoch 1"),
         ("loses_gradient", "one number with a gradient"),
         ("returns_a_tensor", "must return a StepOutput, got Tensor"),

@@ -223,6 +223,16 @@ def one_thread() -> Iterator[None]:
             "budget.batch_size: input should be greater than or equal to 2",
         ),
         (["--pretext-task", "simclr", "--epochs", 0], "budget.epochs: input should be greater than or equal to 1"),
+        (["--pretext-task", "simclr", "--set", "simclr.recipe.optimizer=sdg"], "unknown optimizer 'sdg'. Did you mean"),
+        (["--pretext-task", "simclr", "--augmentation", "none+fixed_pair"], "'fixed_pair' cannot stand there"),
+        (
+            ["--pretext-task", "multi_view", "--augmentation", "global_local+none"],
+            "'global_local' cannot stand in a chain",
+        ),
+        (
+            ["--pretext-task", "simclr", "--encoder", "vgg11_bn", "--set", "vgg11_bn.norm=layer"],
+            "cannot replace all of its",
+        ),
         (["--pretext-task", "simclr", "--seeds", "a,b"], "--seeds a,b: expected whole numbers"),
         (["--pretext-task", "simclr", "--time-limit", "soon"], "--time-limit soon: expected a duration"),
         (["--pretext-task", "simclr", "--device", "mps"], "--device mps: not available here. Available: auto, cpu"),

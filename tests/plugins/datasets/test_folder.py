@@ -285,3 +285,22 @@ def test_equal_sizes_that_are_not_square_ask_for_an_image_size(root: Path) -> No
     for path in root.rglob("*.png"):
         save(picture(height=8, width=10), path)
     refused(root, r"pictures in .*pets are not all of one square size")
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(ramp).save(tmp_path / split / name / "0.png")
+    pixels = ClassFolders(tmp_path).train.images(torch.tensor([0])).pixels[0]
+    assert pixels[0].flatten().tolist() == (ramp >> 8).flatten().tolist()
+
+
+def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name / ".checkpoints").mkdir(parents=True)
+            for file in ("0.png", ".checkpoints/0-copy.png"):
+                Image.new("RGB", (4, 4)).save(tmp_path / split / name / file)
+    assert len(ClassFolders(tmp_path).train) == 2

@@ -83,13 +83,14 @@ def test_batch_norm_has_the_statistics_of_the_whole_training_set(start: Callable
     torch.testing.assert_close(norm.running_var.double(), inputs.var(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_several_equal_batches_give_the_mean_of_the_whole_training_set(
-    start: Callable[..., Pretraining], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch", [22, 30])
+def test_batches_equal_or_not_give_the_mean_of_the_whole_training_set(
+    start: Callable[..., Pretraining], monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(harness_features, "BATCH", 22)
+    monkeypatch.setattr(harness_features, "BATCH", batch)
     run = start()
     norm, inputs = calibrated_norm(run), convolved(run)
-    assert norm.num_batches_tracked == 5
+    assert norm.num_batches_tracked == -(-110 // batch)
     torch.testing.assert_close(norm.running_mean.double(), inputs.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
