@@ -206,9 +206,9 @@ class Pretraining:
     def _labelled_batch(self, positions: Tensor, progress: Progress, phase: str) -> Batch:
         """Take these positions' share of a stream of labelled samples that reshuffles each time it has gone round."""
         pool = (self._labels >= 0).nonzero()[:, 0]
-        first = round((progress.step * self._batch_size + int(positions[0])) * self.task.labelled_ratio)
-        wanted = max(1, round(len(positions) * self.task.labelled_ratio))
-        places = range(first, first + wanted)
+        start = progress.step * self._batch_size + int(positions[0])
+        first, end = (round(sample * self.task.labelled_ratio) for sample in (start, start + len(positions)))
+        places = range(first, max(end, first + 1))
         seed = self.setting.combination.seed
         numbers = {place // len(pool) for place in places}
         shuffles = {number: shuffled(pool, key_of(seed, "labelled"), number) for number in numbers}

@@ -236,7 +236,7 @@ def one_thread() -> Iterator[None]:
         (["--pretext-task", "simclr", "--seeds", "a,b"], "--seeds a,b: expected whole numbers"),
         (["--pretext-task", "simclr", "--time-limit", "soon"], "--time-limit soon: expected a duration"),
         (["--pretext-task", "simclr", "--device", "mps"], "--device mps: not available here. Available: auto, cpu"),
-        ([], "run: name a suite (quickstart), a TOML file, or at least one --pretext-task"),
+        ([], "a TOML file, or at least one --pretext-task"),
         (["nosuch"], "unknown suite 'nosuch'"),
         (["--pretext-task", "simclr", "--encoder", "inception_v3"], "cannot take 16 px pictures"),
         (
