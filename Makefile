@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test check format tables install
+.DELETE_ON_ERROR:
+
+quickstart: install  ## set up, run the built-in suite, show the leaderboard
+	$(BIN)/clvr-bench run quickstart
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+check: install  ## formatting, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: install  ## mend formatting and what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tables: install  ## write the tables in README.md anew from the committed records
+	$(BIN)/python docs/tables.py
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
