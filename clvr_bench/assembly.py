@@ -165,6 +165,17 @@ def build_task(task: TaskChoice, encoder: Choice | None, seed: int, facts: DataF
     return task.task(built, facts, **task.options)
 
 
+def build_task_on(device: torch.device, combination: Combination, facts: DataFacts) -> PretextTask:
+    """Build a combination's task and move it to a device.
+
+    Raises:
+        RunFailed: Its constructor raised.
+    """
+    with blaming(combination.task.entry.name, "its constructor"):
+        task = build_task(combination.task, combination.encoder, combination.seed, facts)
+    return task.to(device).to(memory_format=torch.channels_last)
+
+
 def view_count(combination: Combination, augmentation: Augmentation | None) -> int:
     """Return V, how many views a step asks of the augmentation."""
     views = combination.task.task.views

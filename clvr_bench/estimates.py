@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-
-from clvr_bench.assembly import build_augmentation, build_task
+from clvr_bench.assembly import build_augmentation, build_task_on
 from clvr_bench.devices import MemoryMeter
 from clvr_bench.features import BATCH, evenly, extract
 from clvr_bench.pretraining import Pretraining, Setting
@@ -40,8 +38,7 @@ def estimate(planned: Planned, sweep: Sweep) -> Estimate:
     combination, data = planned.combination, planned.data
     facts = data.facts(combination.task.task.labels)
     meter = MemoryMeter(sweep.device)
-    task = build_task(combination.task, combination.encoder, combination.seed, facts).to(sweep.device)
-    task = task.to(memory_format=torch.channels_last)
+    task = build_task_on(sweep.device, combination, facts)
     augmentation = build_augmentation(combination.augmentation, facts)
     run = Pretraining(task, Setting(combination, data, augmentation, sweep.device, sweep.precision))
     seconds = run.time_steps(STEPS) * run.steps_per_epoch * run.epochs

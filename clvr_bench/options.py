@@ -45,8 +45,9 @@ class Option:
         )
 
     def __str__(self) -> str:
-        shown = "required" if self.default is REQUIRED else json.dumps(self.default)
-        return f"{self.name}: {self.type_name} = {shown}"
+        if self.default is REQUIRED or self.default is None:
+            return f"{self.name}: {self.type_name}, {'required' if self.default is REQUIRED else 'unset'}"
+        return f"{self.name}: {self.type_name} = {json.dumps(self.default)}"
 
     def accepts(self, value: object) -> bool:
         """Whether a value, as TOML gives it, is of this option's type."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clvr_bench.assembly import build_augmentation, build_task, encoder_facts, skip_reason
+from clvr_bench.assembly import build_augmentation, build_task, build_task_on, encoder_facts, skip_reason
 from clvr_bench.checkpoints import CHECKPOINT, WEIGHTS, load_checkpoint, load_weights, save_checkpoint, save_weights
 from clvr_bench.combinations import Choice, Combination, Override, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
@@ -323,24 +323,14 @@ class _Execution:
         return self._evaluate(representation)
 
     def _representation(self) -> nn.Module:
-        task = self._build()
+        combination = self._planned.combination
+        facts = self._planned.data.facts(combination.task.task.labels)
+        task = build_task_on(self._sweep.device, combination, facts)
         if self._planned.standing == "evaluate":
             representation = task.representation()
             representation.load_state_dict(load_weights(self._planned.folder))
             return representation
         return self._pretrain(task)
-
-    def _build(self) -> PretextTask:
-        combination = self._planned.combination
-        name = combination.task.entry.name
-        try:
-            facts = self._planned.data.facts(combination.task.task.labels)
-            task = build_task(combination.task, combination.encoder, combination.seed, facts)
-        except ClvrBenchError as error:
-            raise RunFailed(str(error)) from error
-        except Exception as error:
-            raise RunFailed(f"{name}: its constructor raised {type(error).__name__}: {error}") from error
-        return task.to(self._sweep.device).to(memory_format=torch.channels_last)
 
     def _pretrain(self, task: PretextTask) -> nn.Module:
         planned, sweep = self._planned, self._sweep

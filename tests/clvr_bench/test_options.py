@@ -31,6 +31,7 @@ def test_options_are_the_keyword_only_arguments() -> None:
 def test_options_read_as_users_write_them() -> None:
     assert str(OPTIONS["temperature"]) == "temperature: float = 0.1"
     assert str(OPTIONS["mode"]) == "mode: 'auto' | 'small' = \"auto\""
+    assert str(OPTIONS["strength"]) == "strength: float | None, unset"
     assert str(OPTIONS["area"]) == "area: tuple[float, float] = [0.08, 1.0]"
 
 
