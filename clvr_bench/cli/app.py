@@ -67,7 +67,7 @@ def _global(
 @app.command()
 def run(
     context: typer.Context,
-    suite: Annotated[str | None, typer.Argument(help="A built-in suite or a TOML file.", metavar="[SUITE]")] = None,
+    suite: Annotated[str | None, typer.Argument(help="A built-in suite or a TOML file.", metavar="SUITE")] = None,
     pretext_task: Annotated[
         list[str] | None, typer.Option(help="Only this pretext task; repeatable.", metavar="T")
     ] = None,

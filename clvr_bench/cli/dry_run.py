@@ -29,7 +29,7 @@ def show_plan(sweep: Sweep, console: Console) -> None:
         if planned.skip:
             console.print(f"skipped: {planned.combination}: {planned.skip}", markup=False, highlight=False)
     console.print(
-        f"{len(sweep.planned)} combinations on {sweep.device} in {sweep.precision}: about {_duration(total)} and "
+        f"Combinations: {len(sweep.planned)}, on {sweep.device} in {sweep.precision}: about {_duration(total)} and "
         f"{disk:.0f} MB to go, as if none had begun. Measured on a few steps; probes come on top.",
         highlight=False,
     )

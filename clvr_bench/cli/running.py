@@ -25,7 +25,7 @@ CUSTOM = {
 }
 """What flags alone run: the built-in data set, small enough for a CPU."""
 
-FAILED, UNFINISHED = 1, 3
+FAILED, UNFINISHED, INTERRUPTED = 1, 3, 130
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RunRequest:
 
 
 def run_request(request: RunRequest) -> int:
-    """Run what was asked and return the exit code: 0 done, 1 a combination failed, 3 stopped at the time limit."""
+    """Run what was asked and return the exit code: 0 done, 1 a combination failed, 3 out of time, 130 interrupted."""
     console, errors = Console(), Console(stderr=True)
     time_limit = parse_duration(request.time_limit) if request.time_limit else None
     suite = requested_suite(request)
@@ -72,8 +72,12 @@ def run_request(request: RunRequest) -> int:
 
         show_plan(sweep, console)
         return 0
-    with Watcher(console) as watcher:
-        outcome = sweep.run(watcher, time_limit)
+    try:
+        with Watcher(console) as watcher:
+            outcome = sweep.run(watcher, time_limit)
+    except KeyboardInterrupt:
+        errors.print("clvr-bench: interrupted; the same command goes on from the last checkpoint.", highlight=False)
+        return INTERRUPTED
     return _conclude(sweep, outcome, console)
 
 
@@ -135,7 +139,8 @@ def _conclude(sweep: Sweep, outcome: Outcome, console: Console) -> int:
         print_leaderboard(sweep.results, console)
         console.print(f"Written: {write_leaderboard(sweep.results)}", markup=False, highlight=False)
     counts = ", ".join(f"{count} {status}" for status, count in outcome.counts.items())
-    console.print(f"{sum(outcome.counts.values())} combinations: {counts}.", highlight=False)
+    total = sum(outcome.counts.values())
+    console.print(f"{total} combination{'' if total == 1 else 's'}: {counts}.", highlight=False)
     for failure in outcome.failures:
         console.print(f"failed: {failure}", markup=False, style="red")
     if outcome.counts["unfinished"]:

@@ -222,6 +222,8 @@ def one_thread() -> Iterator[None]:
             ["--pretext-task", "simclr", "--batch-size", 1],
             "budget.batch_size: input should be greater than or equal to 2",
         ),
+        (["--pretext-task", "simclr", "--epochs", "ten"], "Invalid value for '--epochs'"),
+        (["--no-such-option"], "No such option: --no-such-option"),
         (["--pretext-task", "simclr", "--epochs", 0], "budget.epochs: input should be greater than or equal to 1"),
         (["--pretext-task", "simclr", "--set", "simclr.recipe.optimizer=sdg"], "unknown optimizer 'sdg'. Did you mean"),
         (["--pretext-task", "simclr", "--augmentation", "none+fixed_pair"], "'fixed_pair' cannot stand there"),
@@ -253,6 +255,16 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(tiny_run: Cli, flags: list[
     assert not list(Path().glob("results/*/runs/*"))
 
 
+def test_an_interruption_says_how_to_go_on(tiny_run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: object, planned: object, status: str, reason: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clvr_bench.cli.progress.Watcher.run_finished", interrupt)
+    answer = tiny_run("--pretext-task", "raw_pixels")
+    assert answer.code == 130
+    assert answer.err == "clvr-bench: interrupted; the same command goes on from the last checkpoint.\n"
+
+
 def test_a_results_folder_that_cannot_be_written_is_refused(tiny_run: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     answer = tiny_run("--pretext-task", "simclr", "--results", tmp_path / "file")
@@ -276,7 +288,7 @@ def test_a_broken_plugin_is_a_warning_to_who_does_not_ask_for_it(cli: Cli, tmp_p
 def test_a_dry_run_shows_everything_and_trains_nothing(tiny_run: Cli) -> None:
     answer = tiny_run("--pretext-task", "simclr", "--pretext-task", "picky", "--seeds", "0,1", "--dry-run")
     assert answer.code == 0
-    assert "4 combinations on cpu" in answer.out
+    assert "Combinations: 4, on cpu" in answer.out
     assert "picky / tiny / none / shapes" in answer.out
     assert "tiny has no patch tokens" in answer.out
     assert not list(Path(RECORDS).glob("runs/*"))
