@@ -173,7 +173,7 @@ def build_task_on(device: torch.device, combination: Combination, facts: DataFac
     """
     with blaming(combination.task.entry.name, "its constructor"):
         task = build_task(combination.task, combination.encoder, combination.seed, facts)
-    return task.to(device).to(memory_format=torch.channels_last)
+        return task.to(device).to(memory_format=torch.channels_last)
 
 
 def view_count(combination: Combination, augmentation: Augmentation | None) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clvr_bench.assembly import build_augmentation, build_task, build_task_on, encoder_facts, skip_reason
+from clvr_bench.assembly import blaming, build_augmentation, build_task, build_task_on, encoder_facts, skip_reason
 from clvr_bench.checkpoints import CHECKPOINT, WEIGHTS, load_checkpoint, load_weights, save_checkpoint, save_weights
 from clvr_bench.combinations import Choice, Combination, Override, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
@@ -306,6 +306,7 @@ class _Execution:
     def __init__(self, sweep: Sweep, planned: Planned, listener: Listener, deadline: float | None) -> None:
         self._sweep, self._planned, self._listener, self._deadline = sweep, planned, listener, deadline
         self._started = now()
+        self._run: Pretraining | None = None
 
     def run(self) -> tuple[str, str]:
         """Return how it ended, and why if it did not end well."""
@@ -336,7 +337,8 @@ class _Execution:
         planned, sweep = self._planned, self._sweep
         augmentation = build_augmentation(planned.combination.augmentation, planned.data.facts(task.labels))
         setting = Setting(planned.combination, planned.data, augmentation, sweep.device, sweep.precision)
-        run = Pretraining(task, setting, self._listener.stepped)
+        with blaming(planned.combination.task.entry.name, "setting it up"):
+            run = self._run = Pretraining(task, setting, self._listener.stepped)
         saved = load_checkpoint(planned.folder, sweep.device)
         if saved:
             run.load_state_dict(saved)
@@ -352,9 +354,11 @@ class _Execution:
             save_checkpoint(planned.folder, run.state_dict())
             self._listener.epoch_finished(entry)
             self._tell("epoch_finished", epoch=entry)
-        representation = task.representation()
+        with blaming(planned.combination.task.entry.name, "its representation"):
+            representation = task.representation()
+            measured = _measured(representation, planned)
         save_weights(planned.folder, representation)
-        self._record("done", run=run, representation=representation)
+        self._record("done", measured=measured)
         (planned.folder / CHECKPOINT).unlink(missing_ok=True)
         return representation
 
@@ -386,20 +390,16 @@ class _Execution:
         self,
         status: Literal["done", "failed", "skipped"],
         reason: str = "",
-        run: Pretraining | None = None,
-        representation: nn.Module | None = None,
+        measured: Mapping[str, int] | None = None,
     ) -> None:
         planned = self._planned
-        compute: dict[str, float] = {}
-        facts = dict(planned.facts)
-        if run and representation:
-            compute, facts = _compute(run), {**facts, **_measured(representation, planned)}
+        run = self._run
         record = PretrainingRecord(
             identity=planned.identity,
             status=status,
             reason=reason,
-            facts=facts,
-            compute=compute,
+            facts={**planned.facts, **(measured or {})},
+            compute=_compute(run) if run else {},
             history=run.state.history if run else [],
             provenance=provenance(self._sweep.device, self._plugin_names(), self._started),
         )

@@ -95,6 +95,8 @@ def test_a_failed_combination_is_a_row_and_the_others_go_on(tiny_run: Cli) -> No
         ("raises_in_constructor", "its constructor raised TypeError: no such layer"),
         ("loses_numbers", "the loss became NaN or infinite in epoch 1"),
         ("loses_gradient", "the loss must be one number with a gradient"),
+        ("raises_in_representation", "its representation raised IndexError: no layer"),
+        ("raises_in_groups", "parameter_groups raised KeyError: 'params'"),
     ],
 )
 def test_a_faulty_plugin_fails_its_own_run(tiny_run: Cli, task: str, message: str) -> None:
@@ -102,6 +104,25 @@ def test_a_faulty_plugin_fails_its_own_run(tiny_run: Cli, task: str, message: st
     assert answer.code == 1
     assert message in answer.out.replace("\n", " ")
     assert "Traceback" not in answer.out + answer.err
+
+
+def test_a_failed_run_keeps_the_history_of_the_epochs_before(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "late_failure"
+    folder.mkdir()
+    (folder / "late.py").write_text(
+        "from clvr_bench import PretextTask, StepOutput, hookimpl\n\n"
+        "@hookimpl\ndef register_pretext_tasks(register):\n"
+        "    register('late', Late, summary='Fails late.', source='none', version=1)\n\n"
+        "class Late(PretextTask):\n    views = 1\n\n    def __init__(self, encoder, data):\n"
+        "        super().__init__()\n        self.encoder = encoder\n\n    def forward(self, batch):\n"
+        "        factor = float('nan') if batch.progress.epoch else 1.0\n"
+        "        return StepOutput(self.encoder(batch.views[0]).mean() * factor)\n"
+    )
+    flags = ["--plugins-dir", CONTRACT_PLUGINS, "--plugins-dir", folder, "run", *TINY]
+    assert cli(*flags, "--pretext-task", "late", "--epochs", 3).code == 1
+    record = run_of("late").pretraining
+    assert [entry["epoch"] for entry in record.history] == [1]
+    assert "NaN or infinite in epoch 2" in record.reason
 
 
 @pytest.mark.parametrize(
