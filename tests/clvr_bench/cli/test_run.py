@@ -142,6 +142,9 @@ def test_a_faulty_evaluation_spares_the_others(cli: Cli, tmp_path: Path, evaluat
     records = {record.name: record for record in run_of("random_init").evaluations}
     assert records[evaluation].error
     assert records["knn"].metrics["top1"] > 0
+    again = cli("--plugins-dir", CONTRACT_PLUGINS, "run", suite)
+    assert again.code == 1
+    assert "(evaluating only)" in again.out
 
 
 def test_a_combination_that_makes_no_sense_is_a_skipped_row(tiny_run: Cli) -> None:
