@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from clvr_bench.assembly import build_augmentation, build_task_on
 from clvr_bench.devices import MemoryMeter
 from clvr_bench.features import BATCH, evenly, extract
+from clvr_bench.planning import Planned
 from clvr_bench.pretraining import Pretraining, Setting
-from clvr_bench.sweep import Planned, Sweep
+from clvr_bench.sweep import Sweep
 
 STEPS = 4  # the first warms up and is not timed
 

@@ -171,6 +171,7 @@ def _hash_code(path: Path) -> str:
 
 def _importer(folder: Path, stem: str, source: Path) -> Callable[[], ModuleType]:
     def load() -> ModuleType:
+        """Import the file under its real name, and make sure that the name is its own."""
         module = importlib.import_module(f"{folder.name}.{stem}")
         if Path(module.__file__ or "").resolve() != source.resolve():
             raise PluginError(

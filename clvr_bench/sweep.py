@@ -5,33 +5,29 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from clvr_bench.assembly import blaming, build_augmentation, build_task, build_task_on, encoder_facts, skip_reason
-from clvr_bench.checkpoints import CHECKPOINT, WEIGHTS, load_checkpoint, load_weights, save_checkpoint, save_weights
-from clvr_bench.combinations import Choice, Combination, Override, Planner
+from clvr_bench.assembly import blaming, build_augmentation, build_task_on
+from clvr_bench.checkpoints import CHECKPOINT, load_checkpoint, load_weights, save_checkpoint, save_weights
+from clvr_bench.combinations import Choice, Override, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
-from clvr_bench.contracts.values import EncoderFacts, Progress
-from clvr_bench.data import Data, prepare
+from clvr_bench.contracts.values import Progress
 from clvr_bench.devices import MemoryMeter, choose_precision
-from clvr_bench.errors import ClvrBenchError, RunFailed
+from clvr_bench.errors import RunFailed
 from clvr_bench.evaluating import evaluate, missing_evaluations
 from clvr_bench.features import FrozenRepresentation
-from clvr_bench.optimization import check_optimizer
+from clvr_bench.planning import Planned, place, require_writable
 from clvr_bench.plugins import Plugins
 from clvr_bench.pretraining import Pretraining, Setting
 from clvr_bench.provenance import now, provenance
 from clvr_bench.records import EvaluationRecord, PretrainingRecord, write_atomically
 from clvr_bench.suites import Suite
-
-Standing = Literal["skipped", "done", "evaluate", "resume", "to do"]
-"""Of a combination before it runs; ``evaluate`` where only evaluations are missing."""
 
 
 class Listener:
@@ -57,34 +53,6 @@ class Listener:
 
     def warned(self, message: str) -> None:
         """Something went wrong that stops nothing."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A combination with its data, its place on disk, and how far it is.
-
-    Attributes:
-        combination: What is asked.
-        data: On the training device.
-        identity: Of its pretraining record.
-        facts: Of its pretraining record, as far as they are known before it is built.
-        skip: Why it makes no sense; empty where it does.
-        folder: The run's folder.
-        standing: How far it is.
-    """
-
-    combination: Combination
-    data: Data
-    identity: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    skip: str
-    folder: Path
-    standing: Standing
-
-    @property
-    def id(self) -> str:
-        """Of its pretraining record."""
-        return PretrainingRecord(self.identity).id
 
 
 @dataclass
@@ -185,119 +153,10 @@ def plan(
     """
     combinations = Planner(suite, plugins.registry, where, overrides).combinations()
     folder = results / suite.name
-    _require_writable(folder)
-    data = _load_data(combinations, data_root, device)
-    encoders = _learn_encoders(combinations, data)
+    require_writable(folder)
     precision = choose_precision(device, suite.budget.precision)
-    planned = [_place(c, data[str(c.dataset)], encoders, precision, folder) for c in combinations]
+    planned = place(combinations, folder, device=device, precision=precision, data_root=data_root)
     return Sweep(suite, planned, device, precision, folder, plugins)
-
-
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise ClvrBenchError(f"--results: cannot write to {folder} ({error.strerror}). Name another folder.") from None
-
-
-def _load_data(combinations: Iterable[Combination], root: Path | None, device: torch.device) -> dict[str, Data]:
-    loaded: dict[str, Data] = {}
-    for combination in combinations:
-        choice = combination.dataset
-        if str(choice) not in loaded:
-            try:
-                dataset = choice.entry.factory(root, **choice.options)
-                loaded[str(choice)] = prepare(choice.entry.name, dataset, device)
-            except ClvrBenchError:
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                raise ClvrBenchError(f"dataset '{choice.entry.name}' could not be loaded ({reason}).") from error
-        count = len(loaded[str(choice)].pretraining(combination.task.task.labels))
-        if combination.task.task.trains and combination.budget.batch_size > count:
-            raise ClvrBenchError(
-                f"batch_size {combination.budget.batch_size} is larger than the {count} training samples of "
-                f"{loaded[str(choice)].title}. Choose a smaller one, such as --batch-size {max(2, count // 8)}."
-            )
-    return loaded
-
-
-def _learn_encoders(combinations: Iterable[Combination], data: Mapping[str, Data]) -> dict[str, EncoderFacts]:
-    """Learn every encoder's facts at every size it will meet."""
-    found: dict[str, EncoderFacts] = {}
-    for combination in combinations:
-        key = _encoder_key(combination)
-        if combination.encoder and key not in found:
-            found[key] = encoder_facts(combination.encoder, data[str(combination.dataset)].facts("none"))
-    return found
-
-
-def _encoder_key(combination: Combination) -> str:
-    return f"{combination.encoder} on {combination.dataset}"
-
-
-def _place(
-    combination: Combination, data: Data, encoders: Mapping[str, EncoderFacts], precision: str, suite_folder: Path
-) -> Planned:
-    identity = combination.identity(data.fingerprint, precision)
-    task = combination.task.task
-    facts = {
-        "dataset": data.title,
-        "num_classes": data.num_classes,
-        "augmentation": _describe_augmentation(combination, data),
-        "labels": task.labels,
-        "ranked": task.ranked,
-        "options_source": combination.task.options_source,
-        "options_shown": combination.options_shown,
-        "data": asdict(data.facts(task.labels)),
-    }
-    skip = skip_reason(combination, data, encoders.get(_encoder_key(combination))) or ""
-    if task.trains:
-        check_optimizer(combination.task.recipe, f"pretext task '{combination.task.entry.name}', recipe")
-    if not skip:
-        _try_construction(combination, data)
-    folder = suite_folder / "runs" / PretrainingRecord(identity, facts=facts).folder_name
-    return Planned(combination, data, identity, facts, skip, folder, _standing(folder, combination, skip))
-
-
-def _describe_augmentation(combination: Combination, data: Data) -> str:
-    described = []
-    for choice in combination.augmentation:
-        augmentation = build_augmentation((choice,), data.facts(combination.task.task.labels))
-        setting = [augmentation.setting] if augmentation and augmentation.setting else []
-        changed = [f"{name}={value}" for name, value in choice.changed.items()]
-        described.append(choice.entry.name + (f" ({', '.join(setting + changed)})" if setting or changed else ""))
-    return " + ".join(described)
-
-
-def _try_construction(combination: Combination, data: Data) -> None:
-    """Let a task refuse its options now, not after an hour of other runs; whatever else it raises fails its own run."""
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            build_task(
-                combination.task, combination.encoder, combination.seed, data.facts(combination.task.task.labels)
-            )
-    except ClvrBenchError:
-        raise
-    except Exception:
-        return
-
-
-def _standing(folder: Path, combination: Combination, skip: str) -> Standing:
-    path = folder / "pretraining.json"
-    if skip:
-        return "skipped"
-    if path.is_file():
-        record = PretrainingRecord.load(path)
-        if record.status == "done":
-            missing = missing_evaluations(folder, record.id, combination.evaluations)
-            if not missing:
-                return "done"
-            if (folder / WEIGHTS).is_file():
-                return "evaluate"
-    return "resume" if (folder / CHECKPOINT).is_file() else "to do"
 
 
 class _Execution:

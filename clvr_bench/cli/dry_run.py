@@ -7,7 +7,8 @@ from rich.table import Table
 
 from clvr_bench.errors import RunFailed
 from clvr_bench.estimates import Estimate, estimate
-from clvr_bench.sweep import Planned, Sweep
+from clvr_bench.planning import Planned
+from clvr_bench.sweep import Sweep
 
 
 def show_plan(sweep: Sweep, console: Console) -> None:

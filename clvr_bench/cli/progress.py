@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from clvr_bench.contracts.values import Progress as RunProgress
+from clvr_bench.planning import Planned
 from clvr_bench.records import EvaluationRecord
-from clvr_bench.sweep import Listener, Planned
+from clvr_bench.sweep import Listener
 
 LOG_SECONDS = 15.0
 
