@@ -100,7 +100,8 @@ class PretrainingRecord(Record):
         status: How it ended; ``skipped`` where the combination makes no sense.
         reason: Why it failed or was skipped; empty where it is done.
         facts: ``dataset`` (its title), ``parameters`` of the representation, ``feature_dim``, ``augmentation`` (as
-            shown), ``labels`` (none, fine, coarse, partial), ``ranked``, ``options_source``, ``num_classes``.
+            shown), ``labels`` (none, fine, coarse, partial), ``ranked``, ``options_source``, ``num_classes``,
+            ``options_shown`` (those that differ from their defaults), ``data`` (what the task may know of the data).
         compute: ``seconds``, ``images_per_second``, ``peak_memory_mb``, ``encoder_passes`` (pictures encoded).
         history: One mapping an epoch: ``epoch, loss, learning_rate, knn_top1, seconds`` and the task's logs.
     """
