@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -206,4 +207,18 @@ def skip_reason(combination: Combination, data: Data, encoder: EncoderFacts | No
         return f"{name} takes {task.views} views, {chain} makes a fixed pair"
     if augmentation and augmentation.arrangement == "roles" and task.views != "multi":
         return f"{name} takes {task.views} alike views, {chain} makes views of several roles"
-    return task.skip_reason(encoder, data_facts) if encoder else None
+    if encoder is None:
+        return None
+    return task.skip_reason(encoder, data_facts) or _size_refused(combination, augmentation, data_facts)
+
+
+def _size_refused(combination: Combination, augmentation: Augmentation | None, facts: DataFacts) -> str | None:
+    """Say which of an augmentation's sizes the encoder cannot take, as patch encoders cannot take all."""
+    sizes = {role.size for role in augmentation.roles} - {facts.image_size} if augmentation else set()
+    for size in sorted(sizes):
+        try:
+            encoder_facts(combination.encoder, replace(facts, image_size=size))  # type: ignore[arg-type]  # it has one
+        except ClvrBenchError:
+            names = "+".join(choice.entry.name for choice in combination.augmentation)
+            return f"{combination.encoder} cannot take the {size} px views of {names}"
+    return None

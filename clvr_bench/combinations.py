@@ -17,7 +17,7 @@ from clvr_bench.suites import Budget, Item, Suite
 PROTOCOL = "standard-v1"
 """The version of what no option changes: the val split, the order of the data, the draws, the frozen features."""
 
-_TASK_KEYS = ("recipe", "augmentation", "options_source")
+_TASK_KEYS = ("recipe", "augmentation", "encoders", "options_source")
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,13 @@ class TaskChoice(Choice):
     Attributes:
         recipe: Optimizer and schedule.
         default_augmentation: What ``"default"`` means for it.
+        encoders: Those that it runs with instead of the suite's; empty where it runs with the suite's.
         options_source: Where its options come from.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     default_augmentation: tuple[Item, ...] = ()
+    encoders: tuple[Choice, ...] = ()
     options_source: str = ""
 
     @property
@@ -111,7 +113,7 @@ class Combination:
             "encoder": self.encoder.identity if self.encoder else None,
             "augmentation": [choice.identity for choice in self.augmentation],
             "dataset": {**self.dataset.identity, "fingerprint": fingerprint},
-            "recipe": asdict(self.task.recipe) if self.task.task.trains else None,
+            "recipe": self.task.recipe.identity if self.task.task.trains else None,
             "budget": self.budget.model_dump(exclude={"precision"}) if self.task.task.trains else None,
             "seed": self.seed,
             "precision": precision,
@@ -145,7 +147,7 @@ class Override:
     kind: Kind | None
     name: str
     option: str
-    value: object
+    value: object = field(hash=False)  # a list has no hash; the text tells overrides apart
 
     @classmethod
     def parse(cls, text: str) -> Override:
@@ -189,11 +191,14 @@ class Planner:
         """
         suite = self._suite
         tasks = [choice for item in suite.pretext_tasks for choice in self._task_choices(item)]
-        encoders = self._choices(Kind.ENCODER, suite.encoders)
+        shared = self._choices(Kind.ENCODER, suite.encoders)
+        encoders = [*shared, *(choice for task in tasks for choice in task.encoders if choice not in shared)]
         datasets = self._choices(Kind.DATASET, suite.datasets)
         evaluations = tuple(self._choices(Kind.EVALUATION, suite.evaluations))
         found: dict[str, Combination] = {}
         for dataset, seed, encoder, item, task in product(datasets, suite.seeds, encoders, suite.augmentations, tasks):
+            if encoder not in (task.encoders or shared):
+                continue
             for chain in self._chains(item, task):
                 combination = Combination(
                     task=task,
@@ -236,6 +241,7 @@ class Planner:
                 choice.options,
                 recipe=_changed_recipe(task.recipe, changes, where),
                 default_augmentation=tuple(default) if isinstance(default, list | tuple) else (default,),
+                encoders=tuple(self._choices(Kind.ENCODER, _items(given, "encoders", where))),
                 options_source=source,
             )
 
@@ -305,6 +311,13 @@ def _table(given: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     value = given.get(key, {})
     if not isinstance(value, dict):
         raise ClvrBenchError(f"{where}: {key} must be a table, got {value!r}.")
+    return value
+
+
+def _items(given: Mapping[str, Any], key: str, where: str) -> list[Item]:
+    value = given.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str | dict) for item in value):
+        raise ClvrBenchError(f"{where}: {key} must be a list of names or tables, got {value!r}.")
     return value
 
 

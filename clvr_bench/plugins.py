@@ -80,7 +80,8 @@ def load_plugins(directories: Iterable[Path] = (), blocked: Iterable[str] = ()) 
     """Load all installed plugins, then those of the directories named here and in ``CLVR_BENCH_PLUGINS_DIR``.
 
     Args:
-        directories: Folders whose Python files and packages are plugins; names that begin with ``_`` are helpers.
+        directories: Folders whose Python files and packages are plugins, where names that begin with ``_`` are helpers;
+            or single files.
         blocked: Names of plugins to leave out.
 
     Raises:
@@ -89,7 +90,7 @@ def load_plugins(directories: Iterable[Path] = (), blocked: Iterable[str] = ()) 
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     registry = Registry()
-    candidates = [*_installed(), *(c for d in _directories(directories) for c in _in_directory(d))]
+    candidates = [*_installed(), *_from_files(_plugin_files(directories))]
     unknown_names = sorted(set(blocked) - {c.plugin.name for c in candidates})
     if unknown_names:
         raise ClvrBenchError(f"--no-plugin {unknown_names[0]}: no such plugin. See them with: clvr-bench plugins")
@@ -140,26 +141,31 @@ def _loader(point: EntryPoint) -> Callable[[], Any]:
     return point.load
 
 
-def _directories(named: Iterable[Path]) -> list[Path]:
+def _plugin_files(named: Iterable[Path]) -> list[Path]:
+    """List the files and packages of the folders named here and in the environment, and single files, each once."""
     listed = [Path(part) for part in os.environ.get(DIRS_VARIABLE, "").split(os.pathsep) if part]
-    folders = list(dict.fromkeys(path.expanduser().resolve() for path in [*named, *listed]))
-    for folder in folders:
-        if not folder.is_dir():
+    found: list[Path] = []
+    for path in dict.fromkeys(path.expanduser().resolve() for path in [*named, *listed]):
+        if path.is_dir():
+            found += sorted(entry for entry in path.iterdir() if not entry.name.startswith(("_", ".")))
+        elif path.is_file():
+            found.append(path)
+        else:
             raise ClvrBenchError(
-                f"--plugins-dir {folder}: no such folder. Name a folder that holds plugin files (*.py)."
+                f"--plugins-dir {path}: no such folder. Name a folder that holds plugin files (*.py)."
             )
-    return folders
+    return list(dict.fromkeys(found))
 
 
-def _in_directory(folder: Path) -> Iterator[_Candidate]:
-    """Yield a directory's files and packages, under real module names so that their classes can be pickled."""
-    if str(folder.parent) not in sys.path:
-        sys.path.append(str(folder.parent))
-    for path in sorted(folder.iterdir()):
+def _from_files(files: Iterable[Path]) -> Iterator[_Candidate]:
+    """Yield plugin files and packages, under real module names so that their classes can be pickled."""
+    for path in files:
         source = path / "__init__.py" if path.is_dir() else path
-        if path.name.startswith(("_", ".")) or source.suffix != ".py" or not source.is_file():
+        if source.suffix != ".py" or not source.is_file():
             continue
-        code = _hash_code(path)
+        folder, code = path.parent, _hash_code(path)
+        if str(folder.parent) not in sys.path:
+            sys.path.append(str(folder.parent))
         yield _Candidate(Plugin(path.stem, str(folder), code), _importer(folder, path.stem, source), code)
 
 

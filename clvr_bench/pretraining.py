@@ -97,6 +97,12 @@ class Pretraining:
         return len(self._split) // self._batch_size
 
     @property
+    def optimized(self) -> set[nn.Parameter]:
+        """The parameters that an optimizer moves."""
+        groups = [group for optimizer in self._optimizers.values() for group in optimizer.param_groups]
+        return {parameter for group in groups for parameter in group["params"]}
+
+    @property
     def finished(self) -> bool:
         """Whether the final epoch is done."""
         return self.state.epoch >= self.epochs
@@ -113,7 +119,7 @@ class Pretraining:
         started, passes = time.perf_counter(), self._count_passes()
         epoch = self.state.epoch
         torch.manual_seed(key_of(self.setting.combination.seed, "epoch", epoch))
-        batches = self._prepare_epoch().batches(self._batch_size)
+        batches = self.prepare_epoch().batches(self._batch_size)
         self.task.train()
         totals = _Totals(self._name, epoch)
         for position, (index, samples) in enumerate(batches):
@@ -136,7 +142,7 @@ class Pretraining:
     def prepare_untrained(self) -> None:
         """Give a task that does not train its one look at the data."""
         started, passes = time.perf_counter(), self._count_passes()
-        self._prepare_epoch()
+        self.prepare_epoch()
         self.state.seconds += time.perf_counter() - started
         self.state.passes += self._count_passes() - passes
 
@@ -144,7 +150,7 @@ class Pretraining:
         """Take a few steps and return the seconds of one after the first; 0 for a task that does not train."""
         if not self.task.trains:
             return 0.0
-        order = self._prepare_epoch()
+        order = self.prepare_epoch()
         self.task.train()
         clocks = []
         for position, (index, samples) in enumerate(islice(order.batches(self._batch_size), steps)):
@@ -175,7 +181,7 @@ class Pretraining:
         self.task.zero_grad(set_to_none=True)
         outputs = []
         for positions in torch.arange(len(index), device=index.device).chunk(budget.accumulate):
-            output = self._forward(self._batch(index[positions], samples[positions], positions, progress, phase))
+            output = self.forward(self.batch(index[positions], samples[positions], positions, progress, phase))
             with blaming(self._name, "the backward pass"):
                 (output.loss * (len(positions) / len(index))).backward()
             outputs.append(output)
@@ -186,7 +192,12 @@ class Pretraining:
             self.task.after_step(joined.kept, progress)
         return joined
 
-    def _forward(self, batch: Batch) -> StepOutput:
+    def forward(self, batch: Batch) -> StepOutput:
+        """Compute a batch's loss, in the run's precision.
+
+        Raises:
+            RunFailed: The task raised, or what it returned is no loss with a gradient.
+        """
         with blaming(self._name, "forward"), autocast(self.setting.device, self.setting.precision):
             output = self.task(batch)
         if not isinstance(output, StepOutput):
@@ -197,8 +208,16 @@ class Pretraining:
                             f"requires_grad={output.loss.requires_grad}. Was it detached?")  # fmt: skip
         return output
 
-    def _batch(self, index: Tensor, samples: Tensor, positions: Tensor, progress: Progress, phase: str) -> Batch:
-        """Make the batch of some samples of a step; ``positions`` are their places (B,) in it."""
+    def batch(self, index: Tensor, samples: Tensor, positions: Tensor, progress: Progress, phase: str) -> Batch:
+        """Make the batch of some samples of a step.
+
+        Args:
+            index: (B,) int64, their numbers in the training set.
+            samples: (B,) int64, what their draws are keyed by: the same, but for visits after the first of an epoch.
+            positions: (B,) int64, their places in the step's batch.
+            progress: Of the step.
+            phase: Of the step.
+        """
         labelled = self._labelled_batch(positions, progress, phase) if self.task.labels == "partial" else None
         random = SampleRandom.keyed(self.setting.combination.seed, progress.epoch, samples)
         return self._make_batch(index, random, progress, phase, labelled)
@@ -246,7 +265,8 @@ class Pretraining:
                 f"{self._name}: expected {views} views an image, got {len(made)} from augmentation '{chain}'."
             )
 
-    def _prepare_epoch(self) -> VisitOrder:
+    def prepare_epoch(self) -> VisitOrder:
+        """Let the task prepare the epoch under way, and return the order of the samples."""
         seed, epoch = self.setting.combination.seed, self.state.epoch
         everything = torch.arange(len(self._split), device=self.setting.device)
         access = EpochAccess(self, VisitOrder(shuffled(everything, key_of(seed, "order"), epoch), len(self._split)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -190,6 +191,12 @@ class Registry:
         self._families.extend(registrar.families)
         if taken:
             raise PluginError(f"{'; '.join(taken)}.")
+
+    def extended(self, *entries: Entry) -> Registry:
+        """Return a registry that has these entries too; this one stays as it is."""
+        other = copy(self)
+        other._entries = self._entries | {(entry.kind, entry.name): entry for entry in entries}
+        return other
 
     def get(self, kind: Kind, name: str, where: str = "") -> Entry:
         """Look a name up.

@@ -107,6 +107,8 @@ def requested_suite(request: RunRequest) -> Suite:
     ):
         if wanted:
             content[key] = [match for item in wanted for match in _from_suite(item, content.get(key, []))]
+    if request.encoders:
+        content["pretext_tasks"] = [_without_encoders(item) for item in content["pretext_tasks"]]
     if request.seeds is not None:
         content["seeds"] = _parse_seeds(request.seeds)
     content["budget"] |= {"epochs": request.epochs} if request.epochs is not None else {}
@@ -122,6 +124,10 @@ def _chain(text: str) -> Item | list[Item]:
 def _from_suite(item: Any, items: list[Any]) -> list[Any]:
     found = [other for other in items if isinstance(other, dict) and other.get("name") == item]
     return found or [item]
+
+
+def _without_encoders(item: Item) -> Item:
+    return item if isinstance(item, str) else {key: value for key, value in item.items() if key != "encoders"}
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -50,7 +50,8 @@ class Suite(_Table):
         evaluations: Evaluations; the leaderboard's top-1 is that of ``linear``.
         budget: Epochs and batch size.
         pretext_tasks: Pretext tasks; besides options, a table may have ``recipe`` (a table), ``augmentation`` (what
-            ``"default"`` means for it here) and ``options_source`` (where the options come from).
+            ``"default"`` means for it here), ``encoders`` (instead of the suite's) and ``options_source`` (where the
+            options come from).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

@@ -207,6 +207,13 @@ def test_views_that_do_not_fit_the_task_are_skipped(
     assert why_skipped(combine(task, augmentation)) == reason
 
 
+def test_views_of_a_size_that_the_encoder_cannot_take_are_skipped(
+    combine: Callable[..., Combination], why_skipped: Callable[..., str | None]
+) -> None:
+    combination = combine("multi_view", "global_local", encoder="vit_tiny_patch16_224")
+    assert why_skipped(combination) == "vit_tiny_patch16_224 cannot take the 8 px views of global_local"
+
+
 def test_coarse_labels_need_coarse_classes(
     combine: Callable[..., Combination], why_skipped: Callable[..., str | None], data: Data
 ) -> None:

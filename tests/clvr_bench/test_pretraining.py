@@ -143,7 +143,7 @@ def test_phases_cycle_and_step_only_their_own_parameters(start: Callable[..., Pr
 def test_before_epoch_sets_the_order_and_resets_modules(start: Callable[..., Pretraining]) -> None:
     run = start("clustered", epochs=1)
     head = run.task.head.weight.clone()
-    run._prepare_epoch()
+    run.prepare_epoch()
     assert not torch.equal(head, run.task.head.weight)
     run.run_epoch()
     count = len(run.task.visited)
@@ -210,7 +210,7 @@ def test_a_task_without_labels_sees_none(start: Callable[..., Pretraining]) -> N
 
 def test_roles_and_views_reach_the_task(start: Callable[..., Pretraining]) -> None:
     run = start("multi_view", epochs=1)
-    batch = run._batch(*[torch.arange(4)] * 3, run._progress(0, 0), "train")
+    batch = run.batch(*[torch.arange(4)] * 3, run._progress(0, 0), "train")
     assert [tuple(view.shape) for view in batch.views] == [(4, 3, 16, 16), (4, 3, 8, 8), (4, 3, 8, 8)]
     finish(run)
 
@@ -226,7 +226,7 @@ def test_encoder_options_reach_the_encoder_and_its_siblings(start: Callable[...,
 def test_a_samples_views_do_not_depend_on_its_batch(start: Callable[..., Pretraining]) -> None:
     run = start("simclr")
     together, alone = (
-        run._batch(index, index, index, run._progress(0, 0), "train") for index in (torch.arange(20), torch.tensor([7]))
+        run.batch(index, index, index, run._progress(0, 0), "train") for index in (torch.arange(20), torch.tensor([7]))
     )
     for whole, one in zip(together.views, alone.views, strict=True):
         torch.testing.assert_close(whole[7], one[0], rtol=0, atol=1e-6)
@@ -278,6 +278,21 @@ def test_a_constant_schedule_stays_at_its_peak() -> None:
     schedule = build_schedule(optimizer, recipe, total_steps=10)
     schedule.step_update(9)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "betas"),
+    [
+        (Recipe(optimizer="adam", betas=(0, 0.99)), (0.0, 0.99)),
+        (Recipe(optimizer="adamw", betas=(0.9, 0.95)), (0.9, 0.95)),
+        (Recipe(optimizer="lamb", betas=(0.5, 0.95)), (0.5, 0.95)),
+        (Recipe(optimizer="adamw"), (0.9, 0.999)),
+        (Recipe(optimizer="sgd", betas=(0.9, 0.95)), None),
+    ],
+)
+def test_betas_reach_optimizers_that_have_them(recipe: Recipe, betas: tuple[float, float] | None) -> None:
+    optimizer = build_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}], recipe, batch_size=256)
+    assert optimizer.param_groups[0].get("betas") == betas
 
 
 def test_biases_and_norms_do_not_decay(start: Callable[..., Pretraining]) -> None:

@@ -109,6 +109,14 @@ def test_a_task_without_encoder_or_views_is_one_combination(plugins: Plugins) ->
     assert (one.encoder, one.augmentation) == (None, ())
 
 
+def test_a_task_may_name_the_encoders_that_it_runs_with(plugins: Plugins) -> None:
+    wide = {"name": "tiny", "width": 16}
+    tasks = ["simclr", {"name": "rotation", "encoders": [wide]}, {"name": "supervised", "encoders": ["tiny", wide]}]
+    found = [(c.task.entry.name, str(c.encoder)) for c in combine(plugins, pretext_tasks=tasks)]
+    wide_one = "tiny(width=16)"
+    assert found == [("simclr", "tiny"), ("supervised", "tiny"), ("rotation", wide_one), ("supervised", wide_one)]
+
+
 def test_a_recipe_is_changed_field_by_field(plugins: Plugins) -> None:
     (one,) = combine(plugins, pretext_tasks=[{"name": "simclr", "recipe": {"learning_rate": 1}}])
     assert (one.task.recipe.learning_rate, one.task.recipe.optimizer) == (1.0, "lars")
@@ -147,6 +155,10 @@ def test_the_origin_of_options_is_kept(plugins: Plugins, task: Any, source: str)
         (
             {"pretext_tasks": [{"name": "simclr", "recipe": {"learning_rte": 1}}]},
             "suite.toml: pretext task 'simclr', recipe: unknown option 'learning_rte'. Did you mean 'learning_rate'?",
+        ),
+        (
+            {"pretext_tasks": [{"name": "simclr", "encoders": "tiny"}]},
+            "suite.toml: pretext task 'simclr': encoders must be a list of names or tables, got 'tiny'",
         ),
         ({"pretext_tasks": [{"temperature": 1}]}, "suite.toml: a table in pretext_tasks needs a name"),
         (
@@ -202,6 +214,25 @@ def test_an_impossible_recipe_is_refused(plugins: Plugins, field: str) -> None:
         combine(plugins, f"simclr.recipe.{field}")
 
 
+def test_betas_are_set_in_a_recipe_and_on_the_command_line(plugins: Plugins) -> None:
+    (suite,) = combine(plugins, pretext_tasks=[{"name": "simclr", "recipe": {"betas": [0, 0.95]}}])
+    (flag,) = combine(plugins, "simclr.recipe.betas=[0.0, 0.95]")
+    assert suite.task.recipe.betas == flag.task.recipe.betas == (0.0, 0.95)
+    assert suite.options_shown == {"recipe.betas": (0.0, 0.95)}
+
+
+@pytest.mark.parametrize("betas", ["[0.9, 1.0]", "[-0.1, 0.9]"])
+def test_impossible_betas_are_refused(plugins: Plugins, betas: str) -> None:
+    with pytest.raises(ClvrBenchError, match="recipe: betas must be from 0 to below 1, got"):
+        combine(plugins, f"simclr.recipe.betas={betas}")
+
+
+def test_a_recipe_without_betas_keeps_the_identity_of_older_records(plugins: Plugins) -> None:
+    (plain,), (told,) = combine(plugins), combine(plugins, "simclr.recipe.betas=[0.9, 0.95]")
+    assert "betas" not in plain.identity("f", "fp32")["recipe"]
+    assert told.identity("f", "fp32")["recipe"]["betas"] == (0.9, 0.95)
+
+
 def test_what_changes_a_score_changes_the_identity(plugins: Plugins) -> None:
     base = {"pretext_tasks": ["simclr"]}
     changes: list[dict[str, Any]] = [
@@ -209,6 +240,7 @@ def test_what_changes_a_score_changes_the_identity(plugins: Plugins) -> None:
         {"budget": {"epochs": 2, "batch_size": 8}},
         {"pretext_tasks": [{"name": "simclr", "temperature": 0.5}]},
         {"pretext_tasks": [{"name": "simclr", "recipe": {"warmup": 0.0}}]},
+        {"pretext_tasks": [{"name": "simclr", "recipe": {"betas": [0.9, 0.95]}}]},
         {"augmentations": ["none"]},
         {"encoders": [{"name": "tiny", "width": 4}]},
     ]
