@@ -178,7 +178,13 @@ def _hash_code(path: Path) -> str:
 def _importer(folder: Path, stem: str, source: Path) -> Callable[[], ModuleType]:
     def load() -> ModuleType:
         """Import the file under its real name, and make sure that the name is its own."""
-        module = importlib.import_module(f"{folder.name}.{stem}")
+        name = f"{folder.name}.{stem}"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if name.startswith(str(error.name)):  # the folder's name has a dot, or is that of an installed module
+                raise PluginError(f"no module can be called {name} here. Rename the folder {folder}.") from None
+            raise
         if Path(module.__file__ or "").resolve() != source.resolve():
             raise PluginError(
                 f"its module name {module.__name__} belongs to {module.__file__}. Rename the folder {folder}."

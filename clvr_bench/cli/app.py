@@ -31,6 +31,16 @@ class Listed(StrEnum):
     SUITES = "suites"
 
 
+class PluginKind(StrEnum):
+    """What a plugin can be."""
+
+    PRETEXT_TASK = "pretext-task"
+    ENCODER = "encoder"
+    AUGMENTATION = "augmentation"
+    DATASET = "dataset"
+    EVALUATION = "evaluation"
+
+
 class TableFormat(StrEnum):
     """How a leaderboard is written."""
 
@@ -57,7 +67,7 @@ def _global(
     context: typer.Context,
     plugins_dir: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of plugin files (*.py); repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"),
+        typer.Option(help="Folder of plugin files (*.py), or one file; repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"),
     ] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")] = None,
 ) -> None:
@@ -171,6 +181,25 @@ def plugins(context: typer.Context) -> None:
     raise typer.Exit(list_plugins(context.obj))
 
 
+@app.command()
+def check(
+    context: typer.Context,
+    subject: Annotated[
+        str, typer.Argument(help="A registered name, a plugin's file, or a folder of them.", metavar="NAME|FILE")
+    ],
+    kind: Annotated[PluginKind | None, typer.Option(help="Only what is registered as this.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option, such as moco_v2.queue_size=64; repeatable.", metavar="NAME.OPTION=VALUE"),
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where a data set's files are.", metavar="DIR")] = None,
+) -> None:
+    """Check whether a plugin keeps the contract: what holds, what does not, and what to change."""
+    from clvr_bench.cli.checking import check_plugins
+
+    raise typer.Exit(check_plugins(subject, kind.value if kind else None, set_ or [], data_root, context.obj))
+
+
 @app.command(name="list")
 def list_(context: typer.Context, kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
     """List what is registered, with summary, source, and options with their defaults."""
@@ -180,6 +209,22 @@ def list_(context: typer.Context, kind: Annotated[Listed, typer.Argument(help="W
         list_suites()
     else:
         list_kind(kind.value, context.obj)
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    kind: Annotated[PluginKind, typer.Argument(help="What to write.")],
+    name: Annotated[str, typer.Argument(help="What it is called, such as view_pair.", metavar="NAME")],
+    package: Annotated[
+        bool, typer.Option("--package", help="An installable package instead, with a test and an entry point.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Write it into this folder.", metavar="DIR")] = Path(),
+) -> None:
+    """Write a plugin that runs as it is, for you to change: NAME.py, and NAME.toml to try it with."""
+    from clvr_bench.cli.creating import create_plugin
+
+    create_plugin(kind.value, name, output, package=package, plugins=context.obj)
 
 
 def parse_duration(text: str) -> float:

@@ -182,7 +182,7 @@ def test_an_unknown_name_gets_near_matches_choices_and_broken_plugins(tmp_path: 
         plugins.registry.get(Kind.PRETEXT_TASK, "simlcr", "suite.toml")
     message = str(caught.value)
     assert message.startswith(
-        "suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: random_init,"
+        "suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: bigbigan, byol, cmc,"
     )
     assert "Plugins that did not load: 'broken' (ModuleNotFoundError" in message
 
@@ -192,6 +192,25 @@ def test_a_family_serves_what_its_library_resolves() -> None:
     assert registry.get(Kind.ENCODER, "resnet34").plugin == "timm"
     with pytest.raises(ClvrBenchError, match=r"Did you mean 'resnet34'\?.*any name of timm"):
         registry.get(Kind.ENCODER, "resnet34x")
+
+
+@pytest.mark.parametrize("name", ["pluggy", "my.plugins"])
+def test_a_folder_whose_name_no_module_can_have_is_reported(tmp_path: Path, name: str) -> None:
+    found = reason(load(tmp_path / name, mine=GOOD), "mine")
+    assert f"no module can be called {name}.mine here. Rename the folder" in found
+
+
+def test_a_single_file_is_loaded_without_its_neighbours(tmp_path: Path) -> None:
+    load(tmp_path / "neighbours", mine=GOOD, other="raise ValueError")
+    plugins = load_plugins([tmp_path / "neighbours" / "mine.py"])
+    assert only(plugins, "mine").state == "loaded"
+    assert not plugins.broken
+
+
+def test_a_file_named_twice_is_loaded_once(tmp_path: Path) -> None:
+    load(tmp_path / "twice", mine=GOOD)
+    plugins = load_plugins([tmp_path / "twice", tmp_path / "twice" / "mine.py"])
+    assert [plugin.name for plugin in plugins.found].count("mine") == 1
 
 
 def test_a_folder_whose_name_is_taken_is_reported(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""plugin_name: a plugin_kind for clvr-bench."""

@@ -1,0 +1,1 @@
+"""align_uniform: a pretext task for clvr-bench."""
