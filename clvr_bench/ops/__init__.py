@@ -1,1 +1,1 @@
-"""Batched operations on tensors, a family a module: crops, color, blur, k-NN, logistic regression, health. Public."""
+"""Batched operations on tensors, a family a module: crops, color, geometry, k-NN, health and more. Public."""

@@ -1,0 +1,104 @@
+"""What most augmentations do to a picture, with its draws: crop, flip, jitter, grayscale, blur, solarization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from clvr_bench.contracts.values import Images
+from clvr_bench.draws import SampleRandom
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.ops.blur import gaussian_blur
+from clvr_bench.ops.color import Jitter, color_jitter, grayscale
+from clvr_bench.ops.crops import crop_resize, random_boxes
+from clvr_bench.ops.tones import solarize
+
+_SMALL_UP_TO = 64  # pixels a side; SimCLR, which has settings for both, has 32 (small) and 224 (large)
+_SIGMA = (0.1, 2.0)  # pixels; the range of SimCLR, which MoCo v2, BYOL and SwAV took over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distortions:
+    """One distribution of views, as probabilities and ranges; each sample has its own draws.
+
+    Flipping commutes with all that follows it, so it is done with the crop wherever a paper has it.
+
+    Attributes:
+        area: The least and the greatest share of the picture's area that a crop takes, in (0, 1].
+        jitter: Strengths of brightness, contrast, saturation and hue, as ``Jitter.draw`` takes them.
+        jittered: Probability of the jitter.
+        gray: Probability of losing the color.
+        gray_first: Whether the color goes before the jitter instead of after it.
+        blurred: Probability of a blur, whose sigma is uniform in [0.1, 2.0] pixels, cut to a tenth of the side.
+        solarized: Probability of a solarization, at the threshold 0.5.
+    """
+
+    area: tuple[float, float]
+    jitter: tuple[float, float, float, float]
+    jittered: float = 0.8
+    gray: float = 0.2
+    gray_first: bool = False
+    blurred: float = 0.0
+    solarized: float = 0.0
+
+    def view(self, images: Images, size: int, random: SampleRandom) -> Tensor:
+        """Make one view of each picture.
+
+        Args:
+            images: B stored pictures or clips.
+            size: S, height and width of the view in pixels.
+            random: Draws of the B samples, for this view alone.
+
+        Returns:
+            (B, C, S, S), or (B, T, C, S, S) for video; float32 in [0, 1].
+        """
+        boxes = random_boxes(images.sizes, random("crop"), self.area)
+        pixels = self._color(crop_resize(images, boxes, size, random("flip").chance(0.5)), random)
+        pixels = self._blur(pixels, random) if self.blurred else pixels
+        return solarize(pixels, 0.5, random("solarize").chance(self.solarized)) if self.solarized else pixels
+
+    def _color(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        jitter = Jitter.draw(random("jitter"), self.jitter, self.jittered)
+        gray = random("gray").chance(self.gray)
+        if self.gray_first:
+            return color_jitter(grayscale(pixels, gray), jitter)
+        return grayscale(color_jitter(pixels, jitter), gray)
+
+    def _blur(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        draws = random("blur")
+        kernel_size = 2 * (pixels.shape[-1] // 20) + 1  # a tenth of the side, made odd: 23 taps at 224 px
+        sigma = draws.uniform(low=_SIGMA[0], high=_SIGMA[1])
+        return gaussian_blur(pixels, sigma, kernel_size, draws.chance(self.blurred))
+
+
+def size_setting(settings: Literal["auto", "large", "small"], image_size: int) -> Literal["large", "small"]:
+    """Choose between an augmentation's settings for large and for small pictures.
+
+    Args:
+        settings: What a suite asks for; auto is small up to 64 px, large above.
+        image_size: Height and width of the views in pixels.
+    """
+    if settings != "auto":
+        return settings
+    return "small" if image_size <= _SMALL_UP_TO else "large"
+
+
+def check_area(augmentation: str, area: tuple[float, float], option: str = "area", usual: str = "(0.08, 1.0)") -> None:
+    """Check a range of shares of a picture's area.
+
+    Args:
+        augmentation: The registered name, for the message.
+        area: The least and the greatest share.
+        option: The option that it was given as.
+        usual: The paper's value.
+
+    Raises:
+        ClvrBenchError: The shares are not in (0, 1], or in the wrong order.
+    """
+    if not 0 < area[0] <= area[1] <= 1:
+        raise ClvrBenchError(
+            f"augmentation {augmentation}: {option} must be (low, high) with 0 < low <= high <= 1, got {tuple(area)}. "
+            f"The paper's is {usual}."
+        )
