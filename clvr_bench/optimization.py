@@ -36,17 +36,19 @@ def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe, batch_size: in
 
     Args:
         groups: Parameter groups; one without its own weight decay takes the recipe's.
-        recipe: Optimizer, rate, momentum and decay.
+        recipe: Optimizer, rate, momentum or betas, and decay.
         batch_size: Samples a step, which the rate grows with.
     """
-    fused = {"fused": True} if recipe.optimizer in _FUSED else {}
+    special: dict[str, Any] = {"fused": True} if recipe.optimizer in _FUSED else {}
+    if recipe.betas is not None:
+        special["betas"] = tuple(map(float, recipe.betas))  # timm drops them for optimizers that have none
     optimizer: Optimizer = create_optimizer_v2(
         groups,
         recipe.optimizer,
         lr=recipe.peak_rate(batch_size),
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        **fused,
+        **special,
     )
     return optimizer
 

@@ -48,7 +48,7 @@ class PretextTask(nn.Module, ABC):
         uses_encoder: False where the representation is not a network, such as raw pixels.
         ranked: False for yardsticks: listed, never ranked.
         separable: True where the loss is a mean over samples, so that gradient accumulation is exact.
-        phases: The optimizer steps it cycles through.
+        phases: The optimizer steps it cycles through; where an option says how often one repeats, set them from it.
         default_augmentation: What ``"default"`` in a suite means for it: a name, or several as a chain.
         recipe: Its paper's optimizer and schedule.
         moves: State that it moves itself, in ``after_step`` or ``before_epoch``: names of modules or buffers, such as
@@ -65,11 +65,11 @@ class PretextTask(nn.Module, ABC):
     uses_encoder: ClassVar[bool] = True
     ranked: ClassVar[bool] = True
     separable: ClassVar[bool] = False
-    phases: ClassVar[tuple[Phase, ...]] = (Phase("train"),)
     default_augmentation: ClassVar[str | tuple[str, ...]] = "simclr"
     recipe: ClassVar[Recipe] = Recipe()
     moves: ClassVar[tuple[str, ...]] = ()
     check_options: ClassVar[Mapping[str, Any]] = {}
+    phases: tuple[Phase, ...] = (Phase("train"),)
     labelled_fraction: float = 0.1
     labelled_ratio: float = 1.0
 

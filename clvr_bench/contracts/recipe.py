@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from clvr_bench.errors import ClvrBenchError
 
@@ -18,7 +18,9 @@ class Recipe:
         learning_rate: The peak rate at ``reference_batch`` samples a step.
         scaling: How the rate grows with the suite's batch size.
         reference_batch: The batch size that ``learning_rate`` is stated for.
-        momentum: Of SGD and LARS; the first beta of Adam's family stays timm's default.
+        momentum: Of SGD and LARS; other optimizers leave it aside.
+        betas: Of Adam's family, each from 0 to below 1; the optimizer's own where None, (0.9, 0.999) for most. Other
+            optimizers leave them aside.
         weight_decay: For weights; biases and normalization have none, see ``PretextTask.parameter_groups``.
         warmup: The part of all steps, from 0 to 1, over which the rate rises linearly from zero.
         schedule: What follows: a half cosine to zero, or the peak rate throughout.
@@ -29,6 +31,7 @@ class Recipe:
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     reference_batch: int = 256
     momentum: float = 0.9
+    betas: tuple[float, float] | None = None
     weight_decay: float = 1e-4
     warmup: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -39,6 +42,15 @@ class Recipe:
                 "recipe: learning_rate and reference_batch must be positive, weight_decay not negative, and warmup a "
                 f"part of the run from 0 to below 1, got {self}."
             )
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise ClvrBenchError(
+                f"recipe: betas must be from 0 to below 1, got {self.betas}. Typical: (0.9, 0.999), (0.9, 0.95)."
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What records keep of it; ``betas`` only where set, so that records without them keep their identity."""
+        return {name: value for name, value in asdict(self).items() if name != "betas" or value is not None}
 
     def peak_rate(self, batch_size: int) -> float:
         """Return the peak learning rate for a batch size, in samples."""
