@@ -32,7 +32,7 @@ class MomentumTarget(nn.Sequential):
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the copies to inputs (B, ...), without a gradient."""
-        outputs: Tensor = super().forward(inputs)
+        outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]  # torch's has no types
         return outputs
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from clvr_bench import (
     Progress,
     Recipe,
     Register,
+    SampleRandom,
     StepOutput,
     decay_groups,
     hookimpl,
@@ -56,6 +57,8 @@ class BigBiGAN(PretextTask):
         latent_dim: The length of a latent (BigGAN: 120 at 128 pixels).
         width: Channels of generator and F at full resolution; they double with each halving (64 in Miyato et al. 2018).
         hidden_dim: Of the perceptrons H, J and the encoder's head (2048).
+        stochastic: Whether a latent is drawn from E(z | x), or is a function of the picture ("deterministic E" of
+            section 3.1).
         discriminator_steps: Steps of the discriminator before each one of encoder and generator (BigGAN: 2).
         encoder_rate: The encoder's learning rate, as a multiple of the discriminator's: ten times the generator's
             (section 3.1).
@@ -81,6 +84,7 @@ class BigBiGAN(PretextTask):
         latent_dim: int = 120,
         width: int = 64,
         hidden_dim: int = 2048,
+        stochastic: bool = True,
         discriminator_steps: int = 2,
         encoder_rate: float = 2.5,
         generator_rate: float = 0.25,
@@ -92,10 +96,12 @@ class BigBiGAN(PretextTask):
         if problem := _size_problem(data.image_size):
             raise ClvrBenchError(f"bigbigan: {problem}. Typical sizes are 32, 64 and 96.")
         self.phases = (Phase("discriminator", repeats=discriminator_steps), Phase("generator"))
-        self.latent_dim, self.encoder_rate, self.generator_rate = latent_dim, encoder_rate, generator_rate
+        self.latent_dim, self.stochastic = latent_dim, stochastic
+        self.encoder_rate, self.generator_rate = encoder_rate, generator_rate
         self.encoder = encoder
         self.latent_head = nn.Sequential(
-            ResidualMLP(encoder.feature_dim, hidden_dim, blocks=2), nn.Linear(hidden_dim, 2 * latent_dim)
+            ResidualMLP(encoder.feature_dim, hidden_dim, blocks=2),
+            nn.Linear(hidden_dim, 2 * latent_dim if stochastic else latent_dim),
         )
         self.generator = picture_generator(latent_dim, data.channels, data.image_size, width)
         self.discriminator = SpectralNorm(
@@ -112,14 +118,17 @@ class BigBiGAN(PretextTask):
         images, latents = batch.views[0], batch.random("latent").normal(self.latent_dim)
         fooling = batch.phase == "generator"
         with torch.set_grad_enabled(fooling):
-            noise = batch.random("encoder").normal(self.latent_dim)
-            encoded = sample_latents(self.latent_head(self.encoder(images)).float(), noise)  # (B, L)
+            encoded = self._encode(images, batch.random)  # (B, L)
             generated = self.generator(latents)  # (B, C, H, W)
         real = self.discriminator(images, encoded, frozen=fooling).float()  # (B, 3)
         fake = self.discriminator(generated, latents, frozen=fooling).float()  # (B, 3)
         if fooling:
             return StepOutput(encoder_generator_loss(real, fake))
         return StepOutput(discriminator_loss(real, fake), logs=_health(real, fake))
+
+    def _encode(self, images: Tensor, random: SampleRandom) -> Tensor:
+        encoding: Tensor = self.latent_head(self.encoder(images)).float()  # (B, 2L), or (B, L)
+        return sample_latents(encoding, random("encoder").normal(self.latent_dim)) if self.stochastic else encoding
 
     def after_step(self, kept: Mapping[str, Tensor], progress: Progress) -> None:
         """Follow the discriminator's weights with their singular vectors."""

@@ -22,7 +22,7 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.ops.color_lab import rgb_to_lab, unit_lab
-from clvr_bench.toolbox import NCE, MemoryBank, check_contrast
+from clvr_bench.toolbox import NCE, MemoryBank, check_contrast, linear_head
 
 
 @hookimpl
@@ -44,8 +44,8 @@ class CMC(PretextTask):
     pictures as negatives in both directions. What is evaluated is both features side by side, (B, 2D), of twice the
     encoder's parameters. L, a and b reach the encoders in [-1, 1], as in the authors' code, in place of the encoders'
     own normalization, whose means are those of RGB.
-    Differs from the paper: both encoders have the full width, the paper's half of it each; crops and flips alone, as in
-    its first version, whose RandAugment came later; the rate falls along a cosine, not by steps.
+    Differs from the paper: both encoders have the full width, the paper's half of it each; crops and flips alone, as at
+    first, without the RandAugment of its later versions; the rate falls along a cosine, not by steps.
 
     Args:
         encoder: Of one channel; maps L to features (B, D). The encoder of ab is its sibling.
@@ -56,6 +56,8 @@ class CMC(PretextTask):
         bank_momentum: The share of a picture's old vector that a visit keeps, in [0, 1) (authors' code: 0.5).
         loss: ``"nce"`` approximates equation 2 by noise-contrastive estimation (section 3.4); ``"softmax"`` is
             equation 2 itself over the k + 1 pairs.
+        batch_norm: Whether the projectors normalize features over the batch first, which the paper's do not. It spares a
+            small data set the epochs in which all embeddings share a direction and the banks lag behind it.
 
     Raises:
         ClvrBenchError: An option is out of its range, or there are more negatives than training pictures.
@@ -88,13 +90,15 @@ class CMC(PretextTask):
         temperature: float = 0.07,
         bank_momentum: float = 0.5,
         loss: Literal["nce", "softmax"] = "nce",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         size = data.train_size
         check_contrast("cmc", negatives=negatives, least=1, train_size=size, temperature=temperature)
         self.negatives, self.loss = negatives, loss
         self.encoder, self.encoder_ab = encoder, encoder.sibling(in_channels=2)
-        self.projector_l, self.projector_ab = (nn.Linear(encoder.feature_dim, projection_dim) for _ in range(2))
+        widths = (encoder.feature_dim, projection_dim)
+        self.projector_l, self.projector_ab = (linear_head(*widths, batch_norm=batch_norm) for _ in range(2))
         self.bank_l, self.bank_ab = (MemoryBank(size, projection_dim, momentum=bank_momentum) for _ in range(2))
         self.nce_l, self.nce_ab = (NCE(size, temperature) for _ in range(2))
 

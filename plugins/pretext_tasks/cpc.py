@@ -143,7 +143,6 @@ class Cut:
     Attributes:
         patch: P, a patch's side in pixels.
         piece: Side of the piece that is kept of it, in pixels.
-        group: Pictures whose patches are told apart (section 3.2: 16 a GPU; section 3.1: negatives come from there).
         gray: Whether color is taken out.
     """
 

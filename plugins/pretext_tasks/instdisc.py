@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from clvr_bench import (
@@ -20,7 +20,7 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.toolbox import NCE, MemoryBank, check_contrast
+from clvr_bench.toolbox import NCE, MemoryBank, check_contrast, linear_head
 
 
 @hookimpl
@@ -53,6 +53,8 @@ class InstDisc(PretextTask):
         temperature: tau of equation 2 (section 3.1: 0.07).
         bank_momentum: The share of a picture's old vector that a visit keeps, in [0, 1).
         proximal: lambda of equation 9, not negative.
+        batch_norm: Whether the projector normalizes features over the batch first, which the paper's does not. It spares
+            a small data set the epochs in which all embeddings share a direction and the bank lags behind it.
 
     Raises:
         ClvrBenchError: An option is out of its range, or there are more negatives than training pictures.
@@ -75,6 +77,7 @@ class InstDisc(PretextTask):
         temperature: float = 0.07,
         bank_momentum: float = 0.5,
         proximal: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         size = data.train_size
@@ -83,7 +86,7 @@ class InstDisc(PretextTask):
             raise ClvrBenchError(f"instdisc: proximal must not be negative, got {proximal}. Use 0 for none.")
         self.encoder = encoder
         self.negatives, self.proximal = negatives, proximal
-        self.projector = nn.Linear(encoder.feature_dim, projection_dim)
+        self.projector = linear_head(encoder.feature_dim, projection_dim, batch_norm=batch_norm)
         self.bank = MemoryBank(size, projection_dim, momentum=bank_momentum)
         self.nce = NCE(size, temperature)
 

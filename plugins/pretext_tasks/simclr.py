@@ -18,7 +18,7 @@ def register_pretext_tasks(register: Register) -> None:
         SimCLR,
         summary="Two views of a picture attract, views of all others in the batch repel (NT-Xent).",
         source="Chen et al. 2020, https://arxiv.org/abs/2002.05709",
-        version=1,
+        version=2,  # similarities in float32 under autocast too
     )
 
 
@@ -52,7 +52,7 @@ class SimCLR(PretextTask):
     def forward(self, batch: Batch) -> StepOutput:
         """Compute NT-Xent over the 2B views of a batch."""
         embeddings = self.projector(self.encoder(torch.cat(tuple(batch.views))))  # (2B, P)
-        similarities = view_similarities(embeddings.float(), self.temperature)
+        similarities = view_similarities(embeddings, self.temperature)
         accuracy = (
             100 * (similarities.argmax(dim=1) == positive_index(len(embeddings), embeddings.device)).float().mean()
         )
@@ -69,8 +69,9 @@ def view_similarities(embeddings: Tensor, temperature: float) -> Tensor:
     Returns:
         (2B, 2B).
     """
-    normalized = F.normalize(embeddings, dim=1)
-    return (normalized @ normalized.T / temperature).fill_diagonal_(float("-inf"))
+    with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 would round what the temperature magnifies
+        normalized = F.normalize(embeddings.float(), dim=1)
+        return (normalized @ normalized.T / temperature).fill_diagonal_(float("-inf"))
 
 
 def nt_xent(similarities: Tensor) -> Tensor:

@@ -255,12 +255,6 @@ def test_the_optimizer_has_the_papers_betas(task: MAE) -> None:
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(task.parameters()))
 
 
-def test_other_optimizers_take_no_notice_of_betas(task: MAE) -> None:
-    optimizer = build_optimizer(task.parameter_groups("train"), Recipe(optimizer="sgd"), batch_size=256)
-    task(batch_of(pictures())).loss.backward()
-    optimizer.step()
-
-
 @pytest.mark.parametrize("has_tokens", [True, False])
 def test_encoders_without_patches_are_skipped(has_tokens: bool) -> None:
     reason = MAE.skip_reason(EncoderFacts("net", 8, 100, 4, has_feature_maps=True, has_tokens=has_tokens), FACTS)

@@ -121,6 +121,13 @@ def test_the_order_of_the_pictures_does_not_matter(pictures: int, seed: int, tem
     torch.testing.assert_close(loss_of(permuted, temperature), loss_of(embeddings, temperature), rtol=1e-4, atol=1e-5)
 
 
+def test_autocast_does_not_round_the_similarities() -> None:
+    embeddings = random_embeddings(4, 64, seed=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = view_similarities(embeddings.to(torch.bfloat16), 0.1)
+    torch.testing.assert_close(cast, view_similarities(embeddings.to(torch.bfloat16).float(), 0.1))
+
+
 @settings(deadline=None, max_examples=30)
 @given(pictures=st.integers(1, 8), seed=st.integers(0, 1000), temperature=st.floats(0.05, 2))
 def test_the_two_views_are_interchangeable(pictures: int, seed: int, temperature: float) -> None:
