@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check format tables install
+.PHONY: quickstart test test-slow check format tables install
 .DELETE_ON_ERROR:
 
 quickstart: install  ## set up, run the built-in suite, show the leaderboard
@@ -9,6 +9,9 @@ quickstart: install  ## set up, run the built-in suite, show the leaderboard
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest
+
+test-slow: install  ## pretrain every task for about a minute and see that it learns: half an hour on two cores
+	$(BIN)/python -m pytest -m slow
 
 check: install  ## formatting, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""What pretext tasks and encoders share: heads and the wrapper around timm's networks. Public, for every plugin."""
+"""What pretext tasks and encoders share: heads, targets, memories, normalization, timm's networks. Public, for all."""
 
 from clvr_bench.toolbox.batch_norm import SplitBatchNorm as SplitBatchNorm
 from clvr_bench.toolbox.batch_norm import split_batch_norm as split_batch_norm
@@ -6,6 +6,7 @@ from clvr_bench.toolbox.generative import ResidualMLP as ResidualMLP
 from clvr_bench.toolbox.generative import can_double_to as can_double_to
 from clvr_bench.toolbox.generative import picture_features as picture_features
 from clvr_bench.toolbox.generative import picture_generator as picture_generator
+from clvr_bench.toolbox.heads import linear_head as linear_head
 from clvr_bench.toolbox.heads import mlp as mlp
 from clvr_bench.toolbox.memory_bank import MemoryBank as MemoryBank
 from clvr_bench.toolbox.nce import NCE as NCE
@@ -32,6 +33,7 @@ __all__ = [
     "check_contrast",
     "cut_pieces",
     "growing_momentum",
+    "linear_head",
     "mlp",
     "patch_grid",
     "patchify",

@@ -25,3 +25,19 @@ def mlp(*widths: int, batch_norm: bool = True) -> nn.Sequential:
         layers += [nn.BatchNorm1d(hidden)] if batch_norm else []
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+def linear_head(inputs: int, outputs: int, *, batch_norm: bool = False) -> nn.Module:
+    """Build a linear layer, behind a BatchNorm without parameters where asked for.
+
+    Args:
+        inputs: The width of what it takes.
+        outputs: The width of what it gives.
+        batch_norm: Whether inputs are normalized over the batch. Rectified features share a direction, and so do linear
+            maps of them until training has parted them; normalized ones differ from the start.
+
+    Returns:
+        A module that maps (B, inputs) to (B, outputs).
+    """
+    linear = nn.Linear(inputs, outputs)
+    return nn.Sequential(nn.BatchNorm1d(inputs, affine=False), linear) if batch_norm else linear
