@@ -151,9 +151,7 @@ def _plugin_files(named: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise ClvrBenchError(
-                f"--plugins-dir {path}: no such folder. Name a folder that holds plugin files (*.py)."
-            )
+            raise ClvrBenchError(f"--plugins-dir {path}: no such folder. Name a folder that holds plugin files (*.py).")
     return list(dict.fromkeys(found))
 
 

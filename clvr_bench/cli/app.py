@@ -67,7 +67,9 @@ def _global(
     context: typer.Context,
     plugins_dir: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of plugin files (*.py), or one file; repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"),
+        typer.Option(
+            help="Folder of plugin files (*.py), or one file; repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"
+        ),
     ] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")] = None,
 ) -> None:
@@ -190,7 +192,9 @@ def check(
     kind: Annotated[PluginKind | None, typer.Option(help="Only what is registered as this.")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option, such as moco_v2.queue_size=64; repeatable.", metavar="NAME.OPTION=VALUE"),
+        typer.Option(
+            "--set", help="An option, such as moco_v2.queue_size=64; repeatable.", metavar="NAME.OPTION=VALUE"
+        ),
     ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where a data set's files are.", metavar="DIR")] = None,
 ) -> None:

@@ -106,7 +106,9 @@ def views_are_drawn_apart(trial: AugmentationTrial) -> None:
     require(not torch.equal(first, second), "Two views are the same.")
 
 
-@rule("what lies outside a picture is never seen", "Use images.sizes: smaller pictures are padded at the right and below.")
+@rule(
+    "what lies outside a picture is never seen", "Use images.sizes: smaller pictures are padded at the right and below."
+)
 def padding_is_never_seen(trial: AugmentationTrial) -> None:
     """Fill the padding of smaller pictures with black and with white."""
     sizes = torch.tensor([[FRAME, 24], [24, FRAME], [30, 36]])

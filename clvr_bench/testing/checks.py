@@ -10,7 +10,7 @@ from typing import Any, Literal
 from clvr_bench.errors import ClvrBenchError
 
 
-class NotApplicable(unittest.SkipTest):  # noqa: N818 - not an error
+class NotApplicable(unittest.SkipTest):
     """A rule says nothing about this plugin; the message says why. Test runners count it as skipped."""
 
 

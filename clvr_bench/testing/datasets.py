@@ -85,7 +85,9 @@ def pictures_are_as_declared(trial: DatasetTrial) -> None:
         images = split.images(torch.arange(min(SOME, len(split))))
         pixels, sizes = images.pixels, images.sizes
         require(pixels.shape[-3] == channels, f"{name}: pictures of shape {tuple(pixels.shape[1:])}.")
-        in_range = pixels.dtype == torch.uint8 or (pixels.is_floating_point() and 0 <= pixels.min() <= pixels.max() <= 1)
+        in_range = pixels.dtype == torch.uint8 or (
+            pixels.is_floating_point() and 0 <= pixels.min() <= pixels.max() <= 1
+        )
         require(in_range, f"{name}: {pixels.dtype} from {pixels.min()} to {pixels.max()}.")
         frame = torch.tensor(pixels.shape[-2:])
         require(((sizes >= 1) & (sizes <= frame)).all(), f"{name}: sizes beyond their frame of {frame.tolist()}.")

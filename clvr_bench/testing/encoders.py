@@ -60,7 +60,7 @@ class EncoderTrial:
             try:
                 with torch.device("meta"):
                     self.build(side=side)
-            except Exception:  # noqa: S112 - networks differ in how they refuse a size; the last one is not caught
+            except Exception:
                 continue
             return side
         return SIDES[-1]
@@ -170,7 +170,9 @@ def maps_go_from_fine_to_coarse(trial: EncoderTrial) -> None:
     require(heights == sorted(heights, reverse=True), f"Heights: {heights}.")
 
 
-@rule("tokens can be encoded for some patches only", "encode_tokens(images, keep) must encode only the patches in keep.")
+@rule(
+    "tokens can be encoded for some patches only", "encode_tokens(images, keep) must encode only the patches in keep."
+)
 def tokens_can_be_kept(trial: EncoderTrial) -> None:
     """Ask for the tokens of some patches, where it has any."""
     encoder, views = trial.built, trial.views(2)
@@ -178,7 +180,9 @@ def tokens_can_be_kept(trial: EncoderTrial) -> None:
         with torch.no_grad():
             tokens = encoder.tokens(views)
             kept = encoder.tokens(views, keep=torch.tensor([[0, 2], [1, 3]]))
-            everything = encoder.tokens(views, keep=torch.arange(tokens.shape[1] - _prefix(encoder, views)).repeat(2, 1))
+            everything = encoder.tokens(
+                views, keep=torch.arange(tokens.shape[1] - _prefix(encoder, views)).repeat(2, 1)
+            )
     except ClvrBenchError as error:
         raise NotApplicable(str(error)) from None
     require(kept.shape[1] == 2 + _prefix(encoder, views), f"Two of the patches gave {tuple(kept.shape)}.")

@@ -125,7 +125,9 @@ def _accuracies(scores: Scores) -> dict[str, float]:
     return found
 
 
-@rule("features that tell the classes apart score high, others near chance", "Is it fitted on train and scored on test?")
+@rule(
+    "features that tell the classes apart score high, others near chance", "Is it fitted on train and scored on test?"
+)
 def scores_tell_features_apart(trial: EvaluationTrial) -> None:
     """Judge telling and untelling features."""
     scores = trial.scores

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clvr_bench.ops.health import rankme
 from clvr_bench.pretraining import Pretraining
 from clvr_bench.testing.checks import NotApplicable, listed, require, rule
-from clvr_bench.testing.stage import CPU, RESNET, VIT, pictures, some_views
+from clvr_bench.testing.stage import RESNET, VIT, pictures, some_views
 from clvr_bench.testing.task_trial import BATCH, TaskTrial, changed, first_batch, state_of, statistics_of
 
 STEPS_ON_ONE_BATCH = 30
@@ -39,9 +39,7 @@ def builds_on_a_resnet(trial: TaskTrial) -> None:
     _builds_on(trial, RESNET)
 
 
-@rule(
-    "builds on a vision transformer, or says why not", "Let skip_reason(encoder, data) say what the task needs."
-)
+@rule("builds on a vision transformer, or says why not", "Let skip_reason(encoder, data) say what the task needs.")
 def builds_on_a_vision_transformer(trial: TaskTrial) -> None:
     """Build the task on a vision transformer and take a step."""
     _builds_on(trial, VIT)
@@ -93,7 +91,9 @@ def every_trainable_part_is_optimized(trial: TaskTrial) -> None:
     require(not frozen, f"An optimizer has {listed(frozen)}, which is frozen.")
 
 
-@rule("forward moves no state but normalization's", "Hand what is to be remembered to after_step: StepOutput(kept=...).")
+@rule(
+    "forward moves no state but normalization's", "Hand what is to be remembered to after_step: StepOutput(kept=...)."
+)
 def forward_moves_no_state(trial: TaskTrial) -> None:
     """Compare all parameters and buffers before and after every forward."""
     moved = trial.trained.moved["forward"] - statistics_of(trial.trained.run.task)
@@ -269,7 +269,9 @@ def loss_falls_on_a_repeated_batch(trial: TaskTrial) -> None:
         run.task.train()
         losses = _fit_one_batch(run, phase.name)
         first, last = losses[0], sum(losses[-3:]) / 3
-        require(last < first, f"In {STEPS_ON_ONE_BATCH} steps of '{phase.name}' it went from {first:.4f} to {last:.4f}.")
+        require(
+            last < first, f"In {STEPS_ON_ONE_BATCH} steps of '{phase.name}' it went from {first:.4f} to {last:.4f}."
+        )
 
 
 def _fit_one_batch(run: Pretraining, phase: str) -> list[float]:
@@ -287,7 +289,7 @@ def _fit_one_batch(run: Pretraining, phase: str) -> list[float]:
 
 @rule(
     "the representation keeps its rank",
-    "All pictures are becoming one feature: what in the loss keeps them apart? Negatives, a predictor, a variance term?",
+    "All pictures are becoming one feature: what keeps them apart? Negatives, a predictor, a variance term?",
 )
 def representation_keeps_its_rank(trial: TaskTrial) -> None:
     """Train for some epochs with Adam and compare the features' effective rank early and late."""

@@ -1,4 +1,4 @@
-"""What plugins are tried on: a few dozen pictures that are drawn here, a small ResNet and a small vision transformer."""
+"""What plugins are tried on: a few dozen pictures that are drawn here, a small ResNet, a small vision transformer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from timm.layers import get_norm_layer
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from clvr_bench.contracts.dataset import Dataset, ResidentSplit
 from clvr_bench.data import Data, prepare
@@ -61,12 +61,13 @@ def _striped(count: int, split: str) -> ResidentSplit:
 
 
 def small_resnet(*, in_channels: int = 3, norm: Literal["own", "layer"] = "own") -> TimmEncoder:
-    """Build a ResNet of four narrow blocks."""
+    """Build a ResNet of four narrow blocks, without max-pooling, so that views of 12 px still fill its last maps."""
     norm_layer = get_norm_layer("groupnorm1" if norm == "layer" else "batchnorm2d")
     network = ResNet(
         BasicBlock, (1, 1, 1, 1), num_classes=0, in_chans=in_channels, channels=(8, 16, 32, 64), norm_layer=norm_layer,
         stem_type="deep", stem_width=4,
     )  # fmt: skip
+    network.maxpool = nn.Identity()
     return TimmEncoder(network, in_channels=in_channels)
 
 

@@ -48,8 +48,8 @@ class BigBiGAN(PretextTask):
     encoder's features are evaluated, as in the paper; the latents are not.
     Differs from the paper: encoder and discriminator see pictures of one size; generator and F are plain strided
     convolutions, made for small pictures, not BigGAN's residual networks; spectral normalization is in the
-    discriminator alone; the heads on the encoder are as wide as those of the discriminator; no average of the
-    generator's weights is kept, which serves sampling alone.
+    discriminator alone; the head on the encoder begins with BatchNorm, without which all latents swing as one, and is
+    as wide as H and J; no average of the generator's weights is kept, which serves sampling alone.
 
     Args:
         encoder: Maps pictures to features (B, D).
@@ -100,6 +100,7 @@ class BigBiGAN(PretextTask):
         self.encoder_rate, self.generator_rate = encoder_rate, generator_rate
         self.encoder = encoder
         self.latent_head = nn.Sequential(
+            nn.BatchNorm1d(encoder.feature_dim),
             ResidualMLP(encoder.feature_dim, hidden_dim, blocks=2),
             nn.Linear(hidden_dim, 2 * latent_dim if stochastic else latent_dim),
         )
@@ -138,11 +139,8 @@ class BigBiGAN(PretextTask):
         """Return the parameters of the discriminator, or those of encoder and generator at their own rates."""
         if phase == "discriminator":
             return decay_groups(self.discriminator)
-        encoder, generator = decay_groups(self.encoder, self.latent_head), decay_groups(self.generator)
-        rated = [(group, self.encoder_rate) for group in encoder] + [
-            (group, self.generator_rate) for group in generator
-        ]
-        return [{**group, "lr_scale": rate} for group, rate in rated]  # timm's schedules multiply by lr_scale
+        encoder = _rated(decay_groups(self.encoder, self.latent_head), self.encoder_rate)
+        return [*encoder, *_rated(decay_groups(self.generator), self.generator_rate)]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -195,6 +193,11 @@ class Discriminator(nn.Module):
         latent = self.latent_features(latents)  # (B, hidden)
         pair = self.pair_features(torch.cat([image, latent], dim=1))  # (B, hidden)
         return torch.cat([self.image_score(image), self.latent_score(latent), self.pair_score(pair)], dim=1)
+
+
+def _rated(groups: list[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """Give parameter groups a multiple of the learning rate, as timm's schedules read it."""
+    return [{**group, "lr_scale": rate} for group in groups]
 
 
 def _require_positive(**options: float) -> None:

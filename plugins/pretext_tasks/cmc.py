@@ -56,8 +56,8 @@ class CMC(PretextTask):
         bank_momentum: The share of a picture's old vector that a visit keeps, in [0, 1) (authors' code: 0.5).
         loss: ``"nce"`` approximates equation 2 by noise-contrastive estimation (section 3.4); ``"softmax"`` is
             equation 2 itself over the k + 1 pairs.
-        batch_norm: Whether the projectors normalize features over the batch first, which the paper's do not. It spares a
-            small data set the epochs in which all embeddings share a direction and the banks lag behind it.
+        batch_norm: Whether the projectors normalize features over the batch first, which the paper's do not. It spares
+            a small data set the epochs in which all embeddings share a direction and the banks lag behind it.
 
     Raises:
         ClvrBenchError: An option is out of its range, or there are more negatives than training pictures.

@@ -53,8 +53,8 @@ class InstDisc(PretextTask):
         temperature: tau of equation 2 (section 3.1: 0.07).
         bank_momentum: The share of a picture's old vector that a visit keeps, in [0, 1).
         proximal: lambda of equation 9, not negative.
-        batch_norm: Whether the projector normalizes features over the batch first, which the paper's does not. It spares
-            a small data set the epochs in which all embeddings share a direction and the bank lags behind it.
+        batch_norm: Whether the projector normalizes features over the batch first, which the paper's does not. It
+            spares a small data set the epochs in which all embeddings share a direction and the bank lags behind it.
 
     Raises:
         ClvrBenchError: An option is out of its range, or there are more negatives than training pictures.

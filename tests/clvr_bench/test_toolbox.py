@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clvr_bench.toolbox import mlp
+from clvr_bench.toolbox import linear_head, mlp
 
 
 @pytest.mark.parametrize("widths", [(4, 3), (4, 8, 3), (4, 8, 16, 3)])
@@ -42,3 +42,17 @@ def test_two_widths_are_one_linear_layer() -> None:
 def test_fewer_than_two_widths_are_refused(widths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"mlp needs an input and an output width, got \("):
         mlp(*widths)
+
+
+def test_a_linear_head_is_a_linear_layer() -> None:
+    head = linear_head(4, 3)
+    assert isinstance(head, nn.Linear)
+    assert (head.in_features, head.out_features) == (4, 3)
+
+
+def test_a_normalized_linear_head_has_outputs_without_a_common_direction() -> None:
+    head = linear_head(4, 3, batch_norm=True)
+    inputs = 5 + torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    biased = head(inputs) - head[1].bias  # type: ignore[index]  # a sequence
+    torch.testing.assert_close(biased.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-5)
+    assert len(list(head.parameters())) == 2

@@ -11,7 +11,7 @@ from clvr_bench.testing import NotApplicable, Violation, conformance
 from tests.conftest import CONTRACT_PLUGINS, Answer
 
 Cli = Callable[..., Answer]
-UNSOUND = '''
+UNSOUND = """
 from clvr_bench import Encoder, hookimpl
 
 @hookimpl
@@ -21,7 +21,7 @@ def register_encoders(register):
 class Infinite(Encoder):
     def encode(self, images):
         return images.mean(dim=(2, 3)) / 0
-'''
+"""
 
 
 @pytest.fixture
@@ -83,7 +83,10 @@ def test_options_reach_the_plugin(cli: Cli) -> None:
         (["simlcr"], "check: unknown name 'simlcr'. Did you mean 'simclr'?"),
         (["missing.py"], "missing.py: no such folder"),
         (["simclr", "--kind", "encoder"], "check: unknown name 'simclr'."),
-        (["none", "--set", "simclr.temperature=1"], "--set simclr.temperature=1: 'simclr' is not what is checked: none."),
+        (
+            ["none", "--set", "simclr.temperature=1"],
+            "--set simclr.temperature=1: 'simclr' is not what is checked: none.",
+        ),
         (["simclr", "--set", "simclr.temprature=1"], "unknown option 'temprature'. Did you mean 'temperature'?"),
         (["simclr", "--set", "simclr.temperature=hot"], "temperature must be float, got 'hot'."),
     ],

@@ -111,7 +111,9 @@ def test_a_sound_data_set_keeps_every_rule(findings: Check) -> None:
     assert failing(findings(Kind.DATASET, Sound)) == {}
 
 
-@pytest.mark.parametrize(("dataset", "title", "found"), BREACHES, ids=[f"{b[0].__name__}-{b[1][:20]}" for b in BREACHES])
+@pytest.mark.parametrize(
+    ("dataset", "title", "found"), BREACHES, ids=[f"{b[0].__name__}-{b[1][:20]}" for b in BREACHES]
+)
 def test_a_breach_is_found_and_named(findings: Check, dataset: Any, title: str, found: str) -> None:
     finding = findings(Kind.DATASET, dataset, only=title)[title]
     assert finding.state == "fails"

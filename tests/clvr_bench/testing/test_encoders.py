@@ -103,7 +103,11 @@ BREACHES: list[tuple[Any, str, str]] = [
     (LooksAtTheBatch, "features do not depend on the batch they come in", "They do."),
     (CountsAlways, "encoding in eval mode moves no state", "It moved count."),
     (HasAnIdlePart, "the gradient reaches every parameter", "None reached classifier.bias, classifier.weight."),
-    (IsNeverTheSame, "the same seed gives the same weights, another seed others", "Built twice with one seed, first.bias"),
+    (
+        IsNeverTheSame,
+        "the same seed gives the same weights, another seed others",
+        "Built twice with one seed, first.bias",
+    ),
     (IsAlwaysTheSame, "the same seed gives the same weights, another seed others", "Another seed changes nothing."),
     (IsAlwaysTheSame, "a sibling has the same shapes and fresh weights", "It has the same weights."),
     (IgnoresItsChannels, "it takes other numbers of channels", "expected input"),
@@ -117,7 +121,9 @@ def test_a_sound_encoder_keeps_every_rule(findings: Check, encoder: Any) -> None
     assert failing(findings(Kind.ENCODER, encoder)) == {}
 
 
-@pytest.mark.parametrize(("encoder", "title", "found"), BREACHES, ids=[f"{b[0].__name__}-{b[1][:20]}" for b in BREACHES])
+@pytest.mark.parametrize(
+    ("encoder", "title", "found"), BREACHES, ids=[f"{b[0].__name__}-{b[1][:20]}" for b in BREACHES]
+)
 def test_a_breach_is_found_and_named(findings: Check, encoder: Any, title: str, found: str) -> None:
     finding = findings(Kind.ENCODER, encoder, only=title)[title]
     assert finding.state == "fails"

@@ -150,6 +150,18 @@ def test_the_loss_of_a_phase_is_that_of_pairs_encoded_and_generated(task: BigBiG
     assert task(batch_of(images, phase)).loss.item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_deterministic_encoder_gives_a_picture_one_latent(plugins: Plugins) -> None:
+    task = build(plugins, stochastic=False).eval()
+    seen: list[Tensor] = []
+    task.discriminator.register_forward_hook(lambda _, inputs, __: seen.append(inputs[1]))
+    images = pictures(4)
+    for index in (torch.arange(4), torch.arange(4, 8)):  # other draws
+        task(batch_of(images, "discriminator", index))
+    torch.testing.assert_close(seen[0], task.latent_head(task.encoder(images)))
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[1], seen[3])
+
+
 def test_each_phase_has_a_gradient_for_all_of_its_own_parts_and_no_others(task: BigBiGAN) -> None:
     task(batch_of(pictures(4), "discriminator")).loss.backward()
     assert reached(task) == {"discriminator"}

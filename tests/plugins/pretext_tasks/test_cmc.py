@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clvr_bench import Batch, ClvrBenchError, DataFacts, EncoderFacts, Progress, SampleRandom
 from clvr_bench.assembly import build_encoder
@@ -166,6 +166,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(build: Callable[..., CMC])
     images, index = pictures(6), torch.randperm(SIZE, generator=torch.Generator().manual_seed(0))[:6]
     parts = [task(batch_of(images[part], index[part])).loss for part in torch.arange(6).chunk(3)]
     torch.testing.assert_close(torch.stack(parts).mean(), task(batch_of(images, index)).loss)
+    assert CMC.separable
 
 
 def test_the_gradient_reaches_both_encoders_and_projectors(build: Callable[..., CMC]) -> None:
@@ -187,6 +188,13 @@ def test_top1_is_the_percentage_that_find_the_other_view(build: Callable[..., CM
         for anchor, chosen in zip(of_l, entries.tolist(), strict=True)
     ]
     assert float(task(batch).logs["contrastive_top1_l"]) == 25 * sum(found)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_features_are_normalized_over_the_batch_where_asked_for(build: Callable[..., CMC], batch_norm: bool) -> None:
+    task = build(batch_norm=batch_norm)
+    found = [isinstance(layer, nn.BatchNorm1d) for layer in (*task.projector_l.modules(), *task.projector_ab.modules())]
+    assert sum(found) == 2 * batch_norm
 
 
 def test_both_encoders_passes_are_counted(build: Callable[..., CMC]) -> None:

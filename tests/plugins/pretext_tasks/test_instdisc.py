@@ -113,6 +113,20 @@ def test_a_step_moves_the_vectors_of_its_pictures_half_way(build: Callable[..., 
     assert torch.equal(task.bank.vectors[others], before[others])
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_features_are_normalized_over_the_batch_where_asked_for(
+    build: Callable[..., InstDisc], batch_norm: bool
+) -> None:
+    task = build(batch_norm=batch_norm)
+    kept = task(batch_of(pictures(5))).kept["embeddings"].double()
+    features = task.encoder(pictures(5)).double()
+    if batch_norm:
+        features = (features - features.mean(dim=0)) / (features.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    (linear,) = (layer.double() for layer in task.projector.modules() if isinstance(layer, nn.Linear))
+    projected = linear(features)
+    torch.testing.assert_close(kept, projected / projected.norm(dim=1, keepdim=True), rtol=0, atol=1e-4)
+
+
 def test_forward_moves_neither_bank_nor_constant(build: Callable[..., InstDisc]) -> None:
     task = build().eval()
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
@@ -153,6 +167,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(build: Callable[..., InstD
         task.after_step(task(batch_of(pictures(6, seed=1))).kept, PROGRESS)
     parts = [task(batch_of(images[part], index[part])).loss for part in torch.arange(6).chunk(3)]
     torch.testing.assert_close(torch.stack(parts).mean(), task(batch_of(images, index)).loss)
+    assert InstDisc.separable
 
 
 def test_contrastive_top1_is_the_percentage_that_find_themselves(plugins: Plugins) -> None:
@@ -182,9 +197,7 @@ def test_the_loss_is_in_float32_under_autocast(build: Callable[..., InstDisc]) -
 
 @pytest.mark.parametrize("negatives", [-1, 41])
 def test_more_negatives_than_pictures_are_refused(build: Callable[..., InstDisc], negatives: int) -> None:
-    with pytest.raises(
-        ClvrBenchError, match=rf"instdisc: negatives must be from 0 to the 40 .* {negatives}\."
-    ):
+    with pytest.raises(ClvrBenchError, match=rf"instdisc: negatives must be from 0 to the 40 .* {negatives}\."):
         build(negatives=negatives)
 
 
@@ -221,7 +234,9 @@ def train(task: InstDisc, steps: int) -> list[tuple[float, float]]:
     return history
 
 
-@pytest.mark.parametrize("options", [{}, {"negatives": 0}, {"bank_momentum": 0.0, "proximal": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"negatives": 0}, {"bank_momentum": 0.0, "proximal": 1.0}, {"batch_norm": True}]
+)
 def test_pictures_are_told_apart_within_a_few_steps(build: Callable[..., InstDisc], options: dict[str, Any]) -> None:
     history = train(build(**options), steps=30)
     assert sum(top1 for _, top1 in history[-5:]) / 5 > 3 * history[0][1]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lightly.models.utils import normalize_mean_var
 from torch import Tensor
 
-from clvr_bench import Batch, ClvrBenchError, DataFacts, Encoder, EncoderFacts, Progress, Recipe, SampleRandom
+from clvr_bench import Batch, ClvrBenchError, DataFacts, Encoder, EncoderFacts, Progress, SampleRandom
 from clvr_bench.assembly import build_encoder
 from clvr_bench.combinations import Choice, Planner
 from clvr_bench.optimization import build_optimizer
