@@ -161,6 +161,22 @@ def test_each_direction_has_its_own_constant_of_the_first_step(build: Callable[.
     assert [task.nce_l.log_constant, task.nce_ab.log_constant] == constants
 
 
+def test_each_direction_is_normalized_by_its_own_constant(build: Callable[..., CMC]) -> None:
+    task = build().eval()
+    batch = batch_of(pictures(5))
+    task.nce_l.settle(torch.tensor([3.0]))
+    task.nce_ab.settle(torch.tensor([5.0]))
+    entries = task.bank_l.entries(batch.index, batch.random("negatives"), 10)
+    expected = 0.0
+    of_l, of_ab = embeddings(task, batch.views[0])
+    for anchors, bank, log_constant in ((of_l, task.bank_ab, 3.0), (of_ab, task.bank_l, 5.0)):
+        for anchor, chosen in zip(anchors, entries.tolist(), strict=True):
+            p = [math.exp(float(bank.vectors[entry].double() @ anchor) / 0.3 - log_constant) for entry in chosen]
+            h = [value / (value + 10 / SIZE) for value in p]
+            expected -= (math.log(h[0]) + sum(math.log(1 - value) for value in h[1:])) / 5
+    assert task(batch).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts(build: Callable[..., CMC]) -> None:
     task = build().eval()  # batch statistics are the one thing that parts do not share
     images, index = pictures(6), torch.randperm(SIZE, generator=torch.Generator().manual_seed(0))[:6]
