@@ -151,7 +151,8 @@ def _plugin_files(named: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise ClvrBenchError(f"--plugins-dir {path}: no such folder. Name a folder that holds plugin files (*.py).")
+            allowed = "Name a folder that holds plugin files (*.py), or one such file."
+            raise ClvrBenchError(f"{path}: no such folder or file. {allowed}")
     return list(dict.fromkeys(found))
 
 

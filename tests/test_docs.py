@@ -18,7 +18,7 @@ from clvr_bench.contracts import augmentation, dataset, encoder, evaluation, pre
 from clvr_bench.hooks import Hooks
 from clvr_bench.plugins import Plugins, load_plugins
 from clvr_bench.registry import Entry
-from clvr_bench.testing import checks_of
+from clvr_bench.testing import Subject, checks_of
 from tests.conftest import Answer
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +70,7 @@ def test_an_example_keeps_the_contract(name: str) -> None:
     entries = [item for item in plugin.registered if isinstance(item, Entry)]
     assert entries
     for entry in entries:
-        findings = [check.finding() for check in checks_of(entry, guide_plugins().registry)]
+        findings = [check.finding() for check in checks_of(Subject(entry, guide_plugins().registry))]
         assert {finding.title: finding.detail for finding in findings if finding.state == "fails"} == {}
 
 
@@ -84,7 +84,7 @@ def test_the_observer_of_the_guide_sees_a_run(cli: Callable[..., Answer]) -> Non
     assert lines[3:] == ["end done"]
 
 
-def test_the_guides_own_test_collects_and_passes(tmp_path: Path) -> None:
+def test_the_guides_own_test_collects_and_passes() -> None:
     namespace: dict[str, object] = {}
     code = EXAMPLES["test_view_pair.py"]
     exec(compile(code, "test_view_pair.py", "exec"), namespace)

@@ -13,7 +13,7 @@ from clvr_bench.combinations import Override
 from clvr_bench.errors import ClvrBenchError, unknown
 from clvr_bench.plugins import Plugins, load_plugins
 from clvr_bench.registry import Entry, Kind
-from clvr_bench.testing import Check, Finding, checks_of
+from clvr_bench.testing import Check, Finding, Subject, checks_of
 
 FAILED = 1
 _STYLES = {"holds": "green", "fails": "red", "not applicable": "dim"}
@@ -37,7 +37,7 @@ def check_plugins(
     failures = 0
     for entry in entries:
         options = {o.option: o.value for o in parsed if o.name == entry.name and o.kind in (None, entry.kind)}
-        failures += _check_one(entry, checks_of(entry, plugins.registry, options, data_root))
+        failures += _check_one(entry, checks_of(Subject(entry, plugins.registry, options, data_root)))
     return FAILED if failures else 0
 
 

@@ -18,20 +18,22 @@ from typing import Any
 
 from clvr_bench.errors import ClvrBenchError, unknown
 from clvr_bench.plugins import load_plugins
-from clvr_bench.registry import Entry, Kind, Registry
+from clvr_bench.registry import Kind
 from clvr_bench.testing import augmentations, datasets, encoders, evaluations, pretext_tasks
 from clvr_bench.testing.checks import Check as Check
 from clvr_bench.testing.checks import Finding as Finding
 from clvr_bench.testing.checks import NotApplicable as NotApplicable
 from clvr_bench.testing.checks import Violation as Violation
+from clvr_bench.testing.subject import Subject as Subject
 from clvr_bench.testing.task_trial import TaskTrial
 
-__all__ = ["Check", "Finding", "NotApplicable", "Violation", "checks_of", "conformance"]
+__all__ = ["Check", "Finding", "NotApplicable", "Subject", "Violation", "checks_of", "conformance"]
 
 _KINDS = {
     Kind.PRETEXT_TASK: (TaskTrial, pretext_tasks.RULES),
     Kind.ENCODER: (encoders.EncoderTrial, encoders.RULES),
     Kind.AUGMENTATION: (augmentations.AugmentationTrial, augmentations.RULES),
+    Kind.DATASET: (datasets.DatasetTrial, datasets.RULES),
     Kind.EVALUATION: (evaluations.EvaluationTrial, evaluations.RULES),
 }
 
@@ -59,23 +61,15 @@ def conformance(
     if kind not in list(Kind):
         raise ClvrBenchError(unknown("kind of plugin", kind, [kind.value for kind in Kind]))
     registry = load_plugins(plugins).registry
-    return checks_of(registry.get(Kind(kind), name), registry, options or {}, data_root)
+    return checks_of(Subject(registry.get(Kind(kind), name), registry, options or {}, data_root))
 
 
-def checks_of(
-    entry: Entry, registry: Registry, options: Mapping[str, Any] | None = None, data_root: Path | None = None
-) -> list[Check]:
-    """Return the checks of an entry of a registry.
+def checks_of(subject: Subject) -> list[Check]:
+    """Return the checks of a plugin.
 
-    Args:
-        entry: What is checked.
-        registry: Where it finds what it names, such as a task its augmentation.
-        options: As in ``conformance``.
-        data_root: As in ``conformance``.
+    Raises:
+        ClvrBenchError: An option is wrong.
     """
-    if entry.kind is Kind.DATASET:
-        trial: Any = datasets.DatasetTrial(entry, registry, options or {}, data_root)
-        return [Check(rule, trial) for rule in datasets.RULES]
-    make_trial, rules = _KINDS[entry.kind]
-    trial = make_trial(entry, registry, options or {})
+    make_trial, rules = _KINDS[subject.entry.kind]
+    trial = make_trial(subject)
     return [Check(rule, trial) for rule in rules]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from clvr_bench.contracts.augmentation import Augmentation
 from clvr_bench.contracts.values import DataFacts, Images
 from clvr_bench.draws import SampleRandom
-from clvr_bench.options import resolve_options
-from clvr_bench.registry import Entry, Registry
 from clvr_bench.testing.checks import NotApplicable, require, rule
 from clvr_bench.testing.stage import some_views
+from clvr_bench.testing.subject import Subject
 
 COUNT, FRAME, SIDE = 6, 40, 32  # pictures, the side of their frame and that of the views, in pixels
 ROUNDING = 1 / 255  # on average: at a threshold, as in solarizing, rounding may turn single pixels over
@@ -24,19 +20,16 @@ class AugmentationTrial:
     """An augmentation and a few pictures for it.
 
     Args:
-        entry: The registered augmentation.
-        registry: Unused.
-        options: On top of its defaults.
+        subject: The registered augmentation.
     """
 
-    def __init__(self, entry: Entry, registry: Registry, options: Mapping[str, Any]) -> None:
-        self._entry = entry
-        self._options = resolve_options(entry.options, options, f"augmentation '{entry.name}'")
+    def __init__(self, subject: Subject) -> None:
+        self._choice = subject.choice()
 
     def build(self) -> Augmentation:
         """Build it for views of 32 px."""
         facts = DataFacts("image", train_size=100, image_size=SIDE)
-        augmentation: Augmentation = self._entry.factory(facts, **self._options)
+        augmentation: Augmentation = self._choice.entry.factory(facts, **self._choice.options)
         return augmentation
 
     @property

@@ -74,11 +74,12 @@ class Check:
             Violation: It does not hold.
             NotApplicable: It says nothing about this plugin; a test runner skips it.
         """
-        finding = self.finding()
-        if finding.state == "not applicable":
-            raise NotApplicable(finding.detail)
-        if finding.state == "fails":
-            raise Violation(f"{finding.title}: {finding.detail} {finding.advice}")
+        try:
+            self.rule.test(self.trial)
+        except NotApplicable:
+            raise
+        except Exception as error:
+            raise Violation(f"{self.rule.title}: {_told(error)} {self.rule.advice}") from error
 
     def finding(self) -> Finding:
         """Put the rule to the plugin and say what came of it; whatever the plugin raises is a failure of its own."""
@@ -87,15 +88,19 @@ class Check:
             self.rule.test(self.trial)
         except NotApplicable as reason:
             return Finding(title, "not applicable", str(reason))
-        except (Violation, ClvrBenchError) as error:
-            return Finding(title, "fails", str(error), self.rule.advice)
         except Exception as error:
-            detail = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return Finding(title, "fails", detail, self.rule.advice)
+            return Finding(title, "fails", _told(error), self.rule.advice)
         return Finding(title, "holds")
 
     def __str__(self) -> str:
         return self.rule.title.replace(" ", "-").replace("'", "")
+
+
+def _told(error: Exception) -> str:
+    """Say in a line what was found, or what a plugin raised."""
+    if isinstance(error, Violation | ClvrBenchError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def require(condition: object, message: str) -> None:

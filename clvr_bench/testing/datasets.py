@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from clvr_bench.contracts.dataset import Dataset, Split
 from clvr_bench.data import Data, prepare
-from clvr_bench.options import resolve_options
-from clvr_bench.registry import Entry, Registry
 from clvr_bench.testing.checks import NotApplicable, listed, require, rule
 from clvr_bench.testing.stage import CPU
+from clvr_bench.testing.subject import Subject
 
 SOME = 64  # samples looked at where all would take long
 
@@ -23,21 +19,15 @@ class DatasetTrial:
     """A data set, built once.
 
     Args:
-        entry: The registered data set.
-        registry: Unused.
-        options: On top of its defaults.
-        data_root: Where its files are.
+        subject: The registered data set.
     """
 
-    def __init__(
-        self, entry: Entry, registry: Registry, options: Mapping[str, Any], data_root: Path | None = None
-    ) -> None:
-        self._entry, self._root = entry, data_root
-        self._options = resolve_options(entry.options, options, f"dataset '{entry.name}'")
+    def __init__(self, subject: Subject) -> None:
+        self._choice, self._root = subject.choice(), subject.data_root
 
     def build(self) -> Dataset:
         """Build it anew."""
-        dataset: Dataset = self._entry.factory(self._root, **self._options)
+        dataset: Dataset = self._choice.entry.factory(self._root, **self._choice.options)
         return dataset
 
     def read(self) -> Data:
@@ -46,7 +36,7 @@ class DatasetTrial:
 
     @cached_property
     def _data(self) -> Data:
-        return prepare(self._entry.name, self.build(), CPU)
+        return prepare(self._choice.entry.name, self.build(), CPU)
 
     @property
     def data(self) -> Data:

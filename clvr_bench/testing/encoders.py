@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from clvr_bench.assembly import build_encoder
-from clvr_bench.combinations import Choice
 from clvr_bench.contracts.encoder import Encoder
 from clvr_bench.contracts.values import DataFacts
 from clvr_bench.devices import autocast
 from clvr_bench.draws import key_of
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.options import resolve_options
-from clvr_bench.registry import Entry, Registry
 from clvr_bench.testing.checks import NotApplicable, listed, require, rule
 from clvr_bench.testing.stage import CPU, some_views
+from clvr_bench.testing.subject import Subject
 from clvr_bench.testing.task_trial import changed, state_of
 
 SIDES = (32, 64, 224)  # pixels: the first that the encoder takes is the size that it is tried at
@@ -31,13 +27,11 @@ class EncoderTrial:
     """An encoder and pictures for it.
 
     Args:
-        entry: The registered encoder.
-        registry: Unused.
-        options: On top of its defaults.
+        subject: The registered encoder.
     """
 
-    def __init__(self, entry: Entry, registry: Registry, options: Mapping[str, Any]) -> None:
-        self.choice = Choice(entry, resolve_options(entry.options, options, f"encoder '{entry.name}'"))
+    def __init__(self, subject: Subject) -> None:
+        self.choice = subject.choice()
 
     def build(self, seed: int = 0, side: int | None = None) -> Encoder:
         """Build the encoder, its weights drawn from a seed."""

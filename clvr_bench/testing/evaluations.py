@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +13,9 @@ from clvr_bench.contracts.evaluation import Scores
 from clvr_bench.data import Data, prepare
 from clvr_bench.draws import SampleRandom
 from clvr_bench.features import FrozenRepresentation
-from clvr_bench.options import resolve_options
-from clvr_bench.registry import Entry, Registry
 from clvr_bench.testing.checks import NotApplicable, require, rule
 from clvr_bench.testing.stage import CPU
+from clvr_bench.testing.subject import Subject
 from clvr_bench.testing.task_trial import changed, state_of
 
 CLASSES, TRAIN, TEST, SIDE = 4, 200, 100, 4
@@ -55,19 +52,16 @@ class EvaluationTrial:
     """An evaluation and two frozen representations: one that tells the classes apart, one that tells nothing.
 
     Args:
-        entry: The registered evaluation.
-        registry: Unused.
-        options: On top of its defaults.
+        subject: The registered evaluation.
     """
 
-    def __init__(self, entry: Entry, registry: Registry, options: Mapping[str, Any]) -> None:
-        self._entry = entry
-        self._options = resolve_options(entry.options, options, f"evaluation '{entry.name}'")
+    def __init__(self, subject: Subject) -> None:
+        self._choice = subject.choice()
 
     def judge(self, telling: bool = True) -> tuple[Scores, FrozenRepresentation]:
         """Judge pixels as features."""
         frozen = FrozenRepresentation(pixels_and_norm(), _data(telling), CPU, "fp32", seed=0)
-        scores = self._entry.factory(**self._options)(frozen)
+        scores = self._choice.entry.factory(**self._choice.options)(frozen)
         require(isinstance(scores, Scores), f"It returned {type(scores).__name__}, not Scores.")
         return scores, frozen
 

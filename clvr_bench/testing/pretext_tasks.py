@@ -296,15 +296,15 @@ def representation_keeps_its_rank(trial: TaskTrial) -> None:
     _ = trial.trained
     recipe = {"optimizer": "adamw", "learning_rate": RATE_FOR_RANK, "scaling": "none", "weight_decay": 0.0}
     run = trial.start(epochs=LATE, recipe=recipe | {"warmup": 0.0, "schedule": "constant"})
-    ranks = {}
-    while not run.finished:
+    early, late = (_rank_after(run, epochs) for epochs in (EARLY, LATE))
+    found = f"The features' effective rank fell from {early:.1f} to {late:.1f} in {LATE - EARLY} epochs."
+    require(late >= LEAST_RANK * early, found)
+
+
+def _rank_after(run: Pretraining, epochs: int) -> float:
+    """Train on until so many epochs are done, and return the features' effective rank."""
+    while run.state.epoch < epochs:
         run.run_epoch()
-        ranks[run.state.epoch] = _effective_rank(run) if run.state.epoch in (EARLY, LATE) else 0.0
-    found = f"The features' effective rank fell from {ranks[EARLY]:.1f} to {ranks[LATE]:.1f} in {LATE - EARLY} epochs."
-    require(ranks[LATE] >= LEAST_RANK * ranks[EARLY], found)
-
-
-def _effective_rank(run: Pretraining) -> float:
     return rankme(run.features(run.task.representation(), pictures().train)).item()
 
 

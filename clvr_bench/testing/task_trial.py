@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +15,11 @@ from clvr_bench.assembly import build_augmentation, build_task_on, encoder_facts
 from clvr_bench.combinations import Combination, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.values import Batch, Progress
-from clvr_bench.options import resolve_options
 from clvr_bench.pretraining import Pretraining, Setting
-from clvr_bench.registry import Entry, Registry
 from clvr_bench.suites import parse_suite
 from clvr_bench.testing.checks import NotApplicable, Violation
 from clvr_bench.testing.stage import CPU, ENTRIES, PICTURES, RESNET, VIT, pictures
+from clvr_bench.testing.subject import Subject
 
 BATCH, EPOCHS = 16, 2
 
@@ -28,17 +28,15 @@ class TaskTrial:
     """A pretext task with the options that it is tried under.
 
     Args:
-        entry: The registered task.
-        registry: Where its augmentation is found.
-        options: On top of the task's ``check_options``.
+        subject: The registered task.
     """
 
-    def __init__(self, entry: Entry, registry: Registry, options: Mapping[str, Any]) -> None:
-        self.entry = entry
-        self.task: type[PretextTask] = entry.factory  # type: ignore[assignment]  # checked when it was registered
-        self._registry = registry.extended(entry, *ENTRIES)
-        self._options = {**self.task.check_options, **options}
-        resolve_options(entry.options, self._options, f"pretext task '{entry.name}'")  # a wrong one stops the check
+    def __init__(self, subject: Subject) -> None:
+        self.entry = subject.entry
+        self.task: type[PretextTask] = self.entry.factory  # type: ignore[assignment]  # checked when it was registered
+        self._registry = subject.registry.extended(self.entry, *ENTRIES)
+        self._options = {**self.task.check_options, **subject.options}
+        replace(subject, options=self._options).choice()  # a wrong one stops the check
 
     def skip_reason(self, encoder: str) -> str | None:
         """Say why the task does not run with an encoder; None where it does."""

@@ -41,7 +41,7 @@ def register_pretext_tasks(register: Register) -> None:
 class SwAV(PretextTask):
     """SwAV (Caron et al. 2020, section 3, algorithm 1 of the appendix and the authors' code).
 
-    Codes come from global views alone (section 3.3), of all views where they are alike. Views of one size pass the
+    Codes come from global views alone (section 3.2), of all views where they are alike. Views of one size pass the
     encoder in one batch and all embeddings the projector in one, as in the authors' code. Prototypes are normalized
     after each step (algorithm 1) and get no gradient during the first epoch.
     Differs from the paper: the rate rises from 0, not from 0.3, and falls to 0, not to a thousandth of its peak; biases

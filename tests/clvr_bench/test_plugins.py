@@ -91,7 +91,7 @@ def test_the_environment_names_directories_too(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ClvrBenchError, match="no such folder"):
+    with pytest.raises(ClvrBenchError, match=r"nowhere: no such folder or file\. Name a folder"):
         load_plugins([tmp_path / "nowhere"])
 
 

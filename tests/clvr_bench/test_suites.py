@@ -182,13 +182,13 @@ def test_an_override_wins_over_the_suite(plugins: Plugins) -> None:
 
 def test_overrides_reach_recipes_encoders_datasets_and_augmentations(plugins: Plugins) -> None:
     (one,) = combine(
-        plugins, "simclr.recipe.warmup=0", "tiny.width=4", "shapes.seed=3", "augmentation.simclr.color_strength=0.1"
+        plugins, "simclr.recipe.warmup=0", "tiny.width=4", "shapes.seed=3", "augmentation.simclr.area=[0.3, 1.0]"
     )
     assert one.task.recipe.warmup == 0.0
     assert one.encoder is not None
     assert one.encoder.options["width"] == 4
     assert one.dataset.options["seed"] == 3
-    assert one.augmentation[0].options["color_strength"] == 0.1
+    assert list(one.augmentation[0].options["area"]) == [0.3, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_options_reach_the_plugin(cli: Cli) -> None:
     ("arguments", "message"),
     [
         (["simlcr"], "check: unknown name 'simlcr'. Did you mean 'simclr'?"),
-        (["missing.py"], "missing.py: no such folder"),
+        (["missing.py"], "missing.py: no such folder or file. Name a folder"),
         (["simclr", "--kind", "encoder"], "check: unknown name 'simclr'."),
         (
             ["none", "--set", "simclr.temperature=1"],
@@ -127,6 +128,15 @@ def test_authors_put_the_checks_into_their_own_tests(unsound: Path) -> None:
     assert outcomes["features-are-(B,-D)-and-finite"].startswith("features are (B, D) and finite: Some are not finite.")
     assert outcomes["it-takes-other-numbers-of-channels"] == "skipped"
     assert outcomes["encoding-in-eval-mode-moves-no-state"] == "holds"
+
+
+def test_a_failing_check_leads_to_the_line_that_raised(unsound: Path) -> None:
+    unsound.write_text(unsound.read_text().replace("return", "raise ValueError('here')\n        return"))
+    check = next(check for check in conformance("encoder", "infinite", plugins=[unsound]) if "finite" in str(check))
+    with pytest.raises(Violation, match="ValueError: here") as caught:
+        check()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].filename) == str(unsound)
 
 
 @pytest.mark.parametrize(

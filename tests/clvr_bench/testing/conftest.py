@@ -8,7 +8,7 @@ import pytest
 
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Entry, Kind
-from clvr_bench.testing import Finding, checks_of
+from clvr_bench.testing import Finding, Subject, checks_of
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def findings(plugins: Plugins) -> Callable[..., dict[str, Finding]]:
         kind: Kind, factory: Any, only: str | None = None, data_root: Path | None = None, **options: Any
     ) -> dict[str, Finding]:
         entry = Entry(kind, "subject", factory, summary="", source="none", version="1", plugin="test")
-        checks = checks_of(entry, plugins.registry.extended(entry), options, data_root)
+        checks = checks_of(Subject(entry, plugins.registry.extended(entry), options, data_root))
         chosen = [check for check in checks if only in (None, check.rule.title)]
         return {check.rule.title: check.finding() for check in chosen}
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from clvr_bench import Batch, DataFacts, Progress, SampleRandom
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
-from clvr_plugins.pretext_tasks.supervised import Supervised
+from clvr_plugins.pretext_tasks.supervised import Supervised, WeaklySupervised
 
 FACTS = DataFacts("image", train_size=8, image_size=6, num_classes=5)
 
@@ -100,3 +103,12 @@ def test_the_loss_falls_within_a_few_steps(task: Supervised) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_run_on_coarse_labels_is_marked_and_not_ranked(tiny_run: Callable[..., Any], tmp_path: Path) -> None:
+    assert issubclass(WeaklySupervised, Supervised)  # so that all of the above holds for it
+    assert tiny_run("--pretext-task", "weakly_supervised", "--epochs", 1, "--results", tmp_path / "results").code == 0
+    (path,) = tmp_path.glob("results/*/runs/*/pretraining.json")
+    facts = json.loads(path.read_text())["facts"]
+    assert (facts["labels"], facts["ranked"]) == ("coarse", False)
+    assert facts["data"]["num_classes"] == 3  # the coarse classes of the shapes, of which there are ten
