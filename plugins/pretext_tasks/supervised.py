@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import nn
 from torch.nn import functional as F
 
@@ -38,7 +40,7 @@ class Supervised(PretextTask):
     """
 
     views = 1
-    labels = "fine"
+    labels: ClassVar[Literal["fine", "coarse"]] = "fine"
     ranked = False
     separable = True
     default_augmentation = "crop_flip"
