@@ -16,6 +16,7 @@ from clvr_bench.contracts.augmentation import Augmentation
 from clvr_bench.contracts.encoder import Encoder
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.values import DataFacts, EncoderFacts, Images
+from clvr_bench.convolutions import go_around_faults
 from clvr_bench.data import Data
 from clvr_bench.draws import SampleRandom, key_of
 from clvr_bench.errors import ClvrBenchError, RunFailed
@@ -174,6 +175,8 @@ def build_task_on(device: torch.device, combination: Combination, facts: DataFac
     """
     with blaming(combination.task.entry.name, "its constructor"):
         task = build_task(combination.task, combination.encoder, combination.seed, facts)
+        if device.type == "cpu":
+            go_around_faults(task)
         return task.to(device).to(memory_format=torch.channels_last)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from clvr_bench.assembly import build_encoder
 from clvr_bench.contracts.encoder import Encoder
 from clvr_bench.contracts.values import DataFacts
+from clvr_bench.convolutions import go_around_faults
 from clvr_bench.devices import autocast
 from clvr_bench.draws import key_of
 from clvr_bench.errors import ClvrBenchError
@@ -36,7 +37,9 @@ class EncoderTrial:
     def build(self, seed: int = 0, side: int | None = None) -> Encoder:
         """Build the encoder, its weights drawn from a seed."""
         torch.manual_seed(key_of(seed, "encoder"))
-        return build_encoder(self.choice, DataFacts("image", train_size=100, image_size=side or self.side))
+        encoder = build_encoder(self.choice, DataFacts("image", train_size=100, image_size=side or self.side))
+        go_around_faults(encoder)
+        return encoder
 
     @property
     def built(self) -> Encoder:
