@@ -23,7 +23,7 @@ format: install  ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: install  ## write the tables in README.md anew from the committed records
+tables: install  ## write the tables in the documents anew from the committed records
 	$(BIN)/python docs/tables.py
 
 install: .venv/installed

@@ -1,6 +1,6 @@
-"""Writes the tables in README.md from the committed records, wherever it says ``<!-- leaderboard: SUITE -->``.
+"""Writes the tables in the documents from the committed records, wherever they say ``<!-- leaderboard: SUITE -->``.
 
-Run it with ``make tables``; a test fails while README.md is not what it writes.
+Run it with ``make tables``; a test fails while a document is not what it writes.
 """
 
 from __future__ import annotations
@@ -13,37 +13,50 @@ import pandas as pd
 from clvr_bench import leaderboard
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md")
 BLOCK = re.compile(r"(<!-- leaderboard: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
-HEAD = "| pretext task | top-1 % | top-5 % | k-NN % | labels | epochs | pictures encoded | seconds |"
-RULE = "|---|--:|--:|--:|---|--:|--:|--:|"
+WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left
 
 
-def readme() -> str:
-    """Return README.md with its tables derived anew."""
-    return BLOCK.sub(lambda match: f"{match[1]}{table(match[2])}{match[3]}", README.read_text())
+def updated(document: Path) -> str:
+    """Return a document with its tables derived anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}{table(match[2])}{match[3]}", document.read_text())
 
 
 def table(suite: str) -> str:
     """Return a suite's leaderboard as a short Markdown table with a caption."""
     frame = leaderboard(ROOT / "results" / suite)
-    encoder = ", ".join(sorted(set(frame["encoder"]) - {""}))
-    seeds = ", ".join(str(count) for count in sorted(set(frame["seeds"])))
-    caption = f"{frame['dataset'][0]}, {encoder}, seeds: {seeds}"
-    rows = [_row(row) for _, row in frame.iterrows()]
-    return "\n".join([HEAD, RULE, *rows, "", f"*{caption}*", ""])
-
-
-def _row(row: pd.Series[object]) -> str:
-    numbers = [row["top1_mean"], row["top5_mean"], row["knn_top1_mean"]]
-    cells = [row["pretext_task"], *(f"{number:.1f}" for number in numbers), row["uses_labels"]]
-    cells += [
-        "-" if pd.isna(row["epochs"]) else row["epochs"],
-        f"{row['encoder_passes']:,}",
-        f"{row['seconds_mean']:.0f}",
+    encoders = sorted(set(frame["encoder"]) - {""})
+    rows = [_cells(row) for _, row in frame.iterrows()]
+    left_out = {"encoder"} if len(encoders) == 1 else set()
+    left_out |= {"rank"} if not any(row["rank"] for row in rows) else set()
+    head = [name for name in rows[0] if name not in left_out]
+    lines = [
+        head,
+        ["---" if name in WORDS else "--:" for name in head],
+        *([row[name] for name in head] for row in rows),
     ]
-    return f"| {' | '.join(map(str, cells))} |"
+    seeds = ", ".join(str(count) for count in sorted(set(frame["seeds"])))
+    caption = f"{frame['dataset'][0]}, {', '.join(encoders)}, seeds: {seeds}"
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"*{caption}*", ""])
+
+
+def _cells(row: pd.Series[object]) -> dict[str, str]:
+    interval = "" if pd.isna(row["top1_ci95"]) else f" ± {row['top1_ci95']:.1f}"
+    return {
+        "rank": "" if pd.isna(row["rank"]) else str(row["rank"]),
+        "pretext task": str(row["pretext_task"]),
+        "encoder": str(row["encoder"]),
+        "top-1 %": f"{row['top1_mean']:.1f}{interval}",
+        "top-5 %": f"{row['top5_mean']:.1f}",
+        "k-NN %": f"{row['knn_top1_mean']:.1f}",
+        "labels": str(row["uses_labels"]),
+        "epochs": "-" if pd.isna(row["epochs"]) else str(row["epochs"]),
+        "pictures encoded": f"{row['encoder_passes']:,}",
+        "seconds": f"{row['seconds_mean']:.0f}",
+    }
 
 
 if __name__ == "__main__":
-    README.write_text(readme())
+    for document in DOCUMENTS:
+        document.write_text(updated(document))
