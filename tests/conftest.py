@@ -11,7 +11,7 @@ import torch
 
 from clvr_bench.plugins import Plugins, load_plugins
 
-torch.set_num_threads(1)  # small tensors gain nothing from more, and lose much where the machine does other work
+torch.set_num_threads(1)  # equal to the bit means equal threads; and small tensors gain nothing from more
 CONTRACT_PLUGINS = Path(__file__).parent / "fixtures" / "contract_plugins"
 TINY = [
     "--encoder", "tiny", "--dataset", "shapes", "--set", "shapes.train_size=120", "--set", "shapes.test_size=60",

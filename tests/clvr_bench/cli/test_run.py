@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -203,7 +203,7 @@ def test_the_time_limit_leaves_no_epoch_half_done(tiny_run: Cli) -> None:
     assert answer.code == 3
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(tiny_run: Cli, one_thread: None) -> None:
+def test_a_killed_run_goes_on_to_the_same_numbers(tiny_run: Cli) -> None:
     flags = ["--pretext-task", "simclr", "--epochs", "60"]
     command = [sys.executable, "-m", "clvr_bench", "--plugins-dir", str(CONTRACT_PLUGINS), "run", *TINY, *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -217,15 +217,6 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tiny_run: Cli, one_thread: Non
     assert "(resuming)" in tiny_run(*flags).out
     tiny_run(*flags, "--results", "whole")
     assert weights_of("simclr", "whole") == weights_of("simclr")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Numbers are equal to the bit only for equal thread counts."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(
