@@ -28,8 +28,8 @@ def table(suite: str) -> str:
     frame = leaderboard(ROOT / "results" / suite)
     encoders = sorted(set(frame["encoder"]) - {""})
     rows = [_cells(row) for _, row in frame.iterrows()]
-    left_out = {"encoder"} if len(encoders) == 1 else set()
-    left_out |= {"rank"} if not any(row["rank"] for row in rows) else set()
+    left_out = {name for name in rows[0] if not any(row[name] for row in rows)}
+    left_out |= {"encoder"} if len(encoders) == 1 else set()
     head = [name for name in rows[0] if name not in left_out]
     lines = [
         head,
@@ -42,12 +42,12 @@ def table(suite: str) -> str:
 
 
 def _cells(row: pd.Series[object]) -> dict[str, str]:
-    interval = "" if pd.isna(row["top1_ci95"]) else f" ± {row['top1_ci95']:.1f}"
     return {
         "rank": "" if pd.isna(row["rank"]) else str(row["rank"]),
         "pretext task": str(row["pretext_task"]),
         "encoder": str(row["encoder"]),
-        "top-1 %": f"{row['top1_mean']:.1f}{interval}",
+        "top-1 %": f"{row['top1_mean']:.1f}",
+        "95% ±": "" if pd.isna(row["top1_ci95"]) else f"{row['top1_ci95']:.1f}",
         "top-5 %": f"{row['top5_mean']:.1f}",
         "k-NN %": f"{row['knn_top1_mean']:.1f}",
         "labels": str(row["uses_labels"]),
