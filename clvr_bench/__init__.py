@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clvr_bench.api import leaderboard as leaderboard
     from clvr_bench.api import load_encoder as load_encoder
+    from clvr_bench.api import pairs as pairs
     from clvr_bench.api import run as run
     from clvr_bench.contracts.augmentation import Augmentation as Augmentation
+    from clvr_bench.contracts.augmentation import PerView as PerView
     from clvr_bench.contracts.augmentation import Role as Role
     from clvr_bench.contracts.dataset import Dataset as Dataset
     from clvr_bench.contracts.dataset import ResidentSplit as ResidentSplit
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from clvr_bench.hooks import hookimpl as hookimpl
 
 _HOMES = {
-    "api": ("leaderboard", "load_encoder", "run"),
-    "contracts.augmentation": ("Augmentation", "Role"),
+    "api": ("leaderboard", "load_encoder", "pairs", "run"),
+    "contracts.augmentation": ("Augmentation", "PerView", "Role"),
     "contracts.dataset": ("Dataset", "ResidentSplit", "Split"),
     "contracts.encoder": ("Encoder",),
     "contracts.evaluation": ("Evaluation", "Frozen", "Scores"),

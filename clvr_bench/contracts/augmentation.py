@@ -30,6 +30,8 @@ class Role:
 class Augmentation(ABC):
     """Makes views of pictures. Built as ``factory(data, **options)``; an author implements ``__call__``.
 
+    It keeps no state: a batch may be cut into parts, and these may be worked on at once, in threads.
+
     Attributes:
         arrangement: ``"alike"``: any number of views, drawn alike; ``"pair"``: exactly two, from fixed different
             distributions; ``"roles"``: those that ``roles`` lists, for tasks that take ``"multi"``.
@@ -52,4 +54,24 @@ class Augmentation(ABC):
 
         Returns:
             V tensors (B, C, size, size), float32 in [0, 1]; ``size`` is ``data.image_size`` or the role's.
+        """
+
+
+class PerView(Augmentation):
+    """Makes views that are alike, one at a time: an author implements ``view``."""
+
+    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
+        """Return V views, each with draws of its own; see ``Augmentation``."""
+        return [self.view(images, random.scoped(f"view{number}")) for number in range(views)]
+
+    @abstractmethod
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Make one view of each picture.
+
+        Args:
+            images: B stored pictures.
+            random: Per-sample draws for this view alone; streams named by purpose.
+
+        Returns:
+            (B, C, size, size) float32 in [0, 1], ``size`` being ``data.image_size``; in memory of its own.
         """

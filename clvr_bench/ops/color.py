@@ -1,6 +1,6 @@
 """Batched color changes with per-sample parameters; each gives torchvision's pixels for the same parameters.
 
-Pictures are (B, ..., C, H, W) float32 in [0, 1] with 1 or 3 channels; clips have their frames between B and C.
+Pictures are (B, ..., C, H, W), uint8 or float32 in [0, 1], with 1 or 3 channels; clips have frames between B and C.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from clvr_bench.draws import Draws
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.ops.chunks import cache_sized
+from clvr_bench.ops.pixels import per_sample, unit_range
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -21,79 +22,74 @@ def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
     """Scale the values of each sample.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1].
         factor: (B,) non-negative; 0 is black, 1 changes nothing.
 
     Returns:
-        Pictures of the same shape, clamped to [0, 1].
+        float32 pictures of the same shape, clamped to [0, 1].
     """
-    return (pixels * _per_sample(factor, pixels)).clamp_(0, 1)
+    pixels = unit_range(pixels)
+    return (pixels * per_sample(factor, pixels)).clamp_(0, 1)
 
 
 def adjust_contrast(pixels: Tensor, factor: Tensor) -> Tensor:
     """Move the values of each picture from its mean gray (0), or away from it (above 1); 1 changes nothing.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1].
         factor: (B,) non-negative.
 
     Returns:
-        Pictures of the same shape, clamped to [0, 1].
+        float32 pictures of the same shape, clamped to [0, 1].
     """
+    pixels = unit_range(pixels)
     mean = luminance(pixels).mean((-3, -2, -1), keepdim=True)
-    return torch.lerp(mean, pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+    return torch.lerp(mean, pixels, per_sample(factor, pixels)).clamp_(0, 1)
 
 
 def adjust_saturation(pixels: Tensor, factor: Tensor) -> Tensor:
     """Move each pixel from its own gray (0), or away from it (above 1); 1 changes nothing.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1]; gray ones stay as they are.
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1]; gray ones stay as they are.
         factor: (B,) non-negative.
 
     Returns:
-        Pictures of the same shape, clamped to [0, 1].
+        float32 pictures of the same shape, clamped to [0, 1].
     """
-    return torch.lerp(luminance(pixels), pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+    pixels = unit_range(pixels)
+    return torch.lerp(luminance(pixels), pixels, per_sample(factor, pixels)).clamp_(0, 1)
 
 
 def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
     """Rotate the hue of each sample in HSV space.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1]; gray ones stay as they are.
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1]; gray ones stay as they are.
         shift: (B,) in turns, in [-0.5, 0.5].
 
     Returns:
-        Pictures of the same shape, in [0, 1].
+        float32 pictures of the same shape, in [0, 1].
 
     Source:
         Smith 1978, https://doi.org/10.1145/800248.807361.
     """
-    if pixels.shape[-3] == 1:
-        return pixels
-    hue, high, chroma = _hexcone(pixels)
-    hue += _per_sample(shift, hue)
-    chroma *= 6
-    rotated = torch.empty_like(pixels)
-    for channel, peak in enumerate((5 / 6, 3 / 6, 1 / 6)):
-        # a channel is below the value by the chroma times a trapezoid of the hue; the added turn keeps frac positive
-        drop = (hue + (peak + 1)).frac_().sub_(1 / 3).abs_().sub_(1 / 3).clamp_(-1 / 6, 0)
-        torch.addcmul(high, drop, chroma, out=rotated.select(-3, channel))
-    return rotated.clamp_(0, 1)
+    pixels = unit_range(pixels)
+    return pixels if pixels.shape[-3] == 1 else _turn_hue(pixels, shift)
 
 
 def grayscale(pixels: Tensor, chosen: Tensor) -> Tensor:
     """Take the color out of some samples; they keep their number of channels.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1].
         chosen: (B,) bool, which samples turn gray.
 
     Returns:
-        Pictures of the same shape, in [0, 1].
+        float32 pictures of the same shape, in [0, 1].
     """
-    return torch.lerp(pixels, luminance(pixels), _per_sample(chosen, pixels))
+    pixels = unit_range(pixels)
+    return torch.lerp(pixels, luminance(pixels), per_sample(chosen.float(), pixels))
 
 
 def luminance(pixels: Tensor) -> Tensor:
@@ -154,7 +150,7 @@ class Jitter:
         factors = torch.stack([draws.uniform(low=max(0.0, 1 - b), high=1 + b) for b in blends], 1)  # (B, 3)
         return cls(factors, draws.uniform(low=-hue, high=hue), draws.permutation(4), draws.chance(probability))
 
-    def __getitem__(self, part: slice) -> Jitter:
+    def __getitem__(self, part: slice | Tensor) -> Jitter:
         return Jitter(self.factors[part], self.shift[part], self.order[part], self.chosen[part])
 
 
@@ -162,47 +158,80 @@ def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
     """Change brightness, contrast, saturation and hue in each sample's own order, clamping after each.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1].
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1].
         jitter: The parameters of the B samples.
 
     Returns:
-        Pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
+        float32 pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
     """
-    jittered = torch.empty_like(pixels)
+    change = _jitter_sorted if pixels.device.type == "cpu" else _jitter_masked
+    jittered = torch.empty(pixels.shape, device=pixels.device)
     for part in cache_sized(pixels):
-        changed = _jitter_all(pixels[part], jitter[part])
-        torch.lerp(pixels[part], changed, _per_sample(jitter.chosen[part], changed), out=jittered[part])
+        jittered[part] = change(unit_range(pixels[part]), jitter[part])
     return jittered
 
 
-def _jitter_all(pixels: Tensor, jitter: Jitter) -> Tensor:
-    """Jitter every sample.
+# Hue is costly and the other three are alike, so samples rotate their hue together, with their earlier operations
+# before it and their later ones after it.
 
-    Hue is costly and the other three are alike, so all samples rotate their hue at once, with their earlier operations
-    before and their later ones after it. Picking out the samples of each order would make an accelerator wait.
-    """
+
+def _jitter_masked(pixels: Tensor, jitter: Jitter) -> Tensor:
+    """Jitter every sample, then take back what was not wanted: to pick samples out would make an accelerator wait."""
     hue_slot = (jitter.order == HUE).int().argmax(1)
+    changed = pixels
     for slot in range(3):
-        pixels = _blend(pixels, jitter, slot, hue_slot > slot)
-    pixels = adjust_hue(pixels, jitter.shift)
+        changed = _blend(changed, jitter, slot, hue_slot > slot)
+    changed = adjust_hue(changed, jitter.shift)
     for slot in range(1, 4):
-        pixels = _blend(pixels, jitter, slot, hue_slot < slot)
-    return pixels
+        changed = _blend(changed, jitter, slot, hue_slot < slot)
+    return torch.where(per_sample(jitter.chosen, pixels), changed, pixels)
 
 
-def _blend(pixels: Tensor, jitter: Jitter, slot: int, active: Tensor) -> Tensor:
+def _jitter_sorted(pixels: Tensor, jitter: Jitter) -> Tensor:
+    """Jitter the chosen samples, those whose hue comes last first, so that what an operation works on is a slice."""
+    hue_slot = (jitter.order == HUE).int().argmax(1)
+    latest_first = torch.where(jitter.chosen, hue_slot, -1).argsort(descending=True)
+    # how many samples have their hue at this slot or later
+    ends = [int((hue_slot[jitter.chosen] >= slot).sum()) for slot in range(4)]
+    place = latest_first[: ends[0]]
+    changed, sorted_jitter = pixels[place], jitter[place]
+    for slot in range(3):
+        part = slice(0, ends[slot + 1])
+        changed[part] = _blend(changed[part], sorted_jitter[part], slot)
+    changed = adjust_hue(changed, sorted_jitter.shift)
+    for slot in range(1, 4):
+        part = slice(ends[slot], None)
+        changed[part] = _blend(changed[part], sorted_jitter[part], slot)
+    return pixels.index_copy(0, place, changed)
+
+
+def _blend(pixels: Tensor, jitter: Jitter, slot: int, active: Tensor | None = None) -> Tensor:
     """Apply brightness, contrast or saturation, whichever each sample has in this slot, to the active ones.
 
     All three blend the picture with something darker, flatter or grayer, so one pass serves any mixture of them.
     """
     operation = jitter.order[:, slot]
     factor = jitter.factors.gather(1, operation.clamp(max=SATURATION)[:, None])[:, 0]
-    factor = torch.where(active, factor, 1.0)
+    if active is not None:
+        factor = torch.where(active, factor, 1.0)
     gray = luminance(pixels)
     mean = gray.mean((-3, -2, -1), keepdim=True)
-    target = gray * _per_sample(operation == SATURATION, gray)
-    target += mean * _per_sample(operation == CONTRAST, gray)
-    return torch.lerp(target, pixels, _per_sample(factor, pixels)).clamp_(0, 1)
+    target = gray * per_sample((operation == SATURATION).float(), gray)
+    target += mean * per_sample((operation == CONTRAST).float(), gray)
+    return torch.lerp(target, pixels, per_sample(factor, pixels)).clamp_(0, 1)
+
+
+def _turn_hue(pixels: Tensor, shift: Tensor) -> Tensor:
+    """Rotate the hue of pictures (B, ..., 3, H, W) in [0, 1] by (B,) turns in [-0.5, 0.5]."""
+    hue, high, chroma = _hexcone(pixels)
+    hue += per_sample(shift, hue)
+    chroma *= 6
+    rotated = torch.empty_like(pixels)
+    for channel, peak in enumerate((5 / 6, 3 / 6, 1 / 6)):
+        # a channel is below the value by the chroma times a trapezoid of the hue; the added turn keeps frac positive
+        drop = (hue + (peak + 1)).frac_().sub_(1 / 3).abs_().sub_(1 / 3).clamp_(-1 / 6, 0)
+        torch.addcmul(high, drop, chroma, out=rotated.select(-3, channel))
+    return rotated.clamp_(0, 1)
 
 
 def _hexcone(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,8 +246,3 @@ def _hexcone(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     green_or_blue = torch.lerp((blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4), not_green)
     hue = torch.lerp(green - blue, green_or_blue, not_red)
     return hue.div_(chroma.clamp(min=1e-12).mul_(6)), high, chroma  # grays have chroma 0, and no hue
-
-
-def _per_sample(values: Tensor, pixels: Tensor) -> Tensor:
-    """Shape (B,) values so that they broadcast over each sample's pixels."""
-    return values.to(pixels.dtype).view(-1, *(1,) * (pixels.ndim - 1))

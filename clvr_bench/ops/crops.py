@@ -1,4 +1,7 @@
-"""Batched crops: each sample's own box, resized with antialiasing and flipped by two small matrix products."""
+"""Batched crops: each sample's own box, resized with antialiasing and flipped.
+
+Two small matrix products a sample do it; for large views on a CPU, torch's own resizing of one picture after another.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clvr_bench.contracts.values import Images
 from clvr_bench.draws import Draws
 from clvr_bench.ops.chunks import cache_sized
+from clvr_bench.ops.pixels import unit
 
 _TRIES = 10  # as torchvision's RandomResizedCrop, which took the number from Inception's input pipeline
+_LARGE = 64  # pixels a side: from here on, a CPU resizes one picture after another faster than all by matrix products
 
 
 def crop_resize(images: Images, boxes: Tensor, size: int, flip: Tensor | None = None) -> Tensor:
@@ -30,6 +36,8 @@ def crop_resize(images: Images, boxes: Tensor, size: int, flip: Tensor | None = 
         (B, C, S, S), or (B, T, C, S, S) for video; float32 in [0, 1].
     """
     pixels = images.pixels
+    if pixels.device.type == "cpu" and size >= _LARGE and _whole_within(boxes, images.sizes):
+        return _crop_resize_singly(pixels, boxes, size, flip)
     views = torch.empty(*pixels.shape[:-2], size, size, device=pixels.device)
     for part in cache_sized(pixels):
         mirrored = None if flip is None else flip[part]
@@ -98,7 +106,7 @@ def center_view(images: Images, size: int) -> Tensor:
         (B, C, S, S), or (B, T, C, S, S) for video; float32 in [0, 1]. Pictures of that size stay as they are.
     """
     if _all_have(images, size):
-        return images.pixels.float() * _unit(images.pixels)
+        return images.pixels.float() * unit(images.pixels)
     return crop_resize(images, center_boxes(images.sizes), size)
 
 
@@ -127,7 +135,24 @@ def _crop_resize(pixels: Tensor, sizes: Tensor, boxes: Tensor, size: int, flip: 
     top, left, tall, wide = boxes.unbind(1)
     rows = _axis_weights(size, height, top, tall, sizes[:, 0])  # (B, S, H)
     columns = _axis_weights(size, width, left, wide, sizes[:, 1], flip)  # (B, S, W)
-    return separable(pixels.float(), rows * _unit(pixels), columns).clamp_(0, 1)
+    return separable(pixels.float(), rows * unit(pixels), columns).clamp_(0, 1)
+
+
+def _whole_within(boxes: Tensor, sizes: Tensor) -> bool:
+    """Whether all boxes are whole pixels of the pictures themselves, as drawn ones are."""
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    return bool((start >= 0).all() and (end <= sizes).all() and (boxes == boxes.round()).all())
+
+
+def _crop_resize_singly(pixels: Tensor, boxes: Tensor, size: int, flip: Tensor | None) -> Tensor:
+    views = torch.empty(*pixels.shape[:-2], size, size)
+    mirrored = [False] * len(boxes) if flip is None else flip.tolist()
+    for picture, box, mirror, view in zip(pixels, boxes.int().tolist(), mirrored, views, strict=True):
+        top, left, height, width = box
+        cut = picture[..., top : top + height, left : left + width].reshape(1, -1, height, width).float()
+        resized = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True).view(view.shape)
+        torch.mul(resized.flip(-1) if mirror else resized, unit(pixels), out=view)
+    return views.clamp_(0, 1)
 
 
 def _axis_weights(
@@ -157,11 +182,6 @@ def _axis_weights(
     weights = (source - center).abs_().div_(scale.clamp(min=1)).neg_().add_(1).clamp_(min=0)
     weights *= inside.float()
     return weights.div_(weights.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny))
-
-
-def _unit(pixels: Tensor) -> float:
-    """What a stored value is multiplied by to lie in [0, 1]."""
-    return 1.0 if pixels.is_floating_point() else 1 / 255
 
 
 def _all_have(images: Images, size: int) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clvr_bench.contracts.values import Images
 from clvr_bench.draws import SampleRandom
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.ops.blur import gaussian_blur
+from clvr_bench.ops.blur import gaussian_blur, tenth_of
 from clvr_bench.ops.color import Jitter, color_jitter, grayscale
 from clvr_bench.ops.crops import crop_resize, random_boxes
 from clvr_bench.ops.tones import solarize
@@ -68,9 +68,8 @@ class Distortions:
 
     def _blur(self, pixels: Tensor, random: SampleRandom) -> Tensor:
         draws = random("blur")
-        kernel_size = 2 * (pixels.shape[-1] // 20) + 1  # a tenth of the side, made odd: 23 taps at 224 px
         sigma = draws.uniform(low=_SIGMA[0], high=_SIGMA[1])
-        return gaussian_blur(pixels, sigma, kernel_size, draws.chance(self.blurred))
+        return gaussian_blur(pixels, sigma, tenth_of(pixels.shape[-1]), draws.chance(self.blurred))
 
 
 def size_setting(settings: Literal["auto", "large", "small"], image_size: int) -> Literal["large", "small"]:
@@ -101,4 +100,22 @@ def check_area(augmentation: str, area: tuple[float, float], option: str = "area
         raise ClvrBenchError(
             f"augmentation {augmentation}: {option} must be (low, high) with 0 < low <= high <= 1, got {tuple(area)}. "
             f"The paper's is {usual}."
+        )
+
+
+def check_probability(augmentation: str, probability: float, option: str = "probability", usual: str = "0.5") -> None:
+    """Check the share of the pictures that something is done to.
+
+    Args:
+        augmentation: The registered name, for the message.
+        probability: The share.
+        option: The option that it was given as.
+        usual: A usual value, or what to use when.
+
+    Raises:
+        ClvrBenchError: It is not in [0, 1].
+    """
+    if not 0 <= probability <= 1:
+        raise ClvrBenchError(
+            f"augmentation {augmentation}: {option} must be a probability in [0, 1], got {probability}. Usual: {usual}."
         )

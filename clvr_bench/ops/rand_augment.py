@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as tv  # type: ignore[import-un
 from clvr_bench.draws import SampleRandom
 from clvr_bench.ops.color import adjust_brightness, adjust_contrast, adjust_saturation
 from clvr_bench.ops.geometry import rotate, shear_x, shear_y, translate_x, translate_y
-from clvr_bench.ops.tones import adjust_sharpness, per_sample, posterize, solarize
+from clvr_bench.ops.pixels import per_sample, unit_range
+from clvr_bench.ops.tones import adjust_sharpness, posterize, solarize
 
 
 class Operation(NamedTuple):
@@ -52,17 +53,17 @@ def rand_augment(pixels: Tensor, random: SampleRandom, count: int = 2) -> Tensor
     """Apply a few random operations to each sample, one after the other, each of uniform strength in its range.
 
     Args:
-        pixels: (B, ..., C, H, W) float32 in [0, 1], C of 1 or 3.
+        pixels: (B, ..., C, H, W), uint8 or float32 in [0, 1], C of 1 or 3.
         random: Draws of the B samples.
         count: Operations a sample, drawn with repetition.
 
     Returns:
-        Pictures of the same shape, in [0, 1].
+        float32 pictures of the same shape, in [0, 1].
 
     Source:
         Cubuk et al. 2020, https://arxiv.org/abs/1909.13719, with random strengths as in Sohn et al. 2020, section 2.3.
     """
-    changed = pixels.clone()
+    changed = unit_range(pixels.clone())
     for place in range(count):
         draws = random(f"operation{place}")
         drawn, level = draws.integers(len(OPERATIONS)), draws.uniform()  # (B,), (B,)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from clvr_bench import Augmentation, DataFacts, Images, Register, SampleRandom, hookimpl
+from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.distortions import Distortions, check_area, size_setting
 
 
@@ -29,11 +29,11 @@ def register_augmentations(register: Register) -> None:
     )
 
 
-class MoCoV1Augmentation(Augmentation):
+class MoCoV1Augmentation(PerView):
     """Crop, take the color out (probability 0.2), jitter it (always), flip (He et al. 2020, section 3.3).
 
     The paper names the operations; their order, strengths and the crop's area are those of the authors' code. There is
-    no blur, so one setting serves pictures of any size.
+    no blur, so one setting serves pictures of any size; InstDisc, where it comes from, has it for CIFAR-10 too.
 
     Args:
         data: Facts of the data; views have its ``image_size``.
@@ -45,15 +45,15 @@ class MoCoV1Augmentation(Augmentation):
 
     def __init__(self, data: DataFacts, *, area: tuple[float, float] = (0.2, 1.0)) -> None:
         check_area("moco_v1", area, usual="(0.2, 1.0)")
-        self.size = data.image_size
+        self.size, self.setting = data.image_size, "any size"
         self.distortions = Distortions(area=area, jitter=(0.4, 0.4, 0.4, 0.4), jittered=1.0, gray_first=True)
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
-        """Return V views (B, C, size, size), drawn alike."""
-        return [self.distortions.view(images, self.size, random.scoped(f"view{view}")) for view in range(views)]
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Return one view (B, C, size, size)."""
+        return self.distortions.view(images, self.size, random)
 
 
-class MoCoV2Augmentation(Augmentation):
+class MoCoV2Augmentation(PerView):
     """Crop, jitter the color (probability 0.8), take it out (0.2), blur (0.5), flip (Chen et al. 2020, section 3).
 
     The paper adds SimCLR's blur and a stronger jitter than MoCo's; numbers that it leaves open are those of the
@@ -82,6 +82,6 @@ class MoCoV2Augmentation(Augmentation):
         blurred = {"large": 0.5, "small": 0.0}[self.setting]
         self.distortions = Distortions(area=area, jitter=(0.4, 0.4, 0.4, 0.1), blurred=blurred)
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
-        """Return V views (B, C, size, size), drawn alike."""
-        return [self.distortions.view(images, self.size, random.scoped(f"view{view}")) for view in range(views)]
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Return one view (B, C, size, size)."""
+        return self.distortions.view(images, self.size, random)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from clvr_bench import Augmentation, DataFacts, Images, Register, SampleRandom, hookimpl
+from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.crops import center_view
 
 
@@ -16,7 +16,7 @@ def register_augmentations(register: Register) -> None:
     )
 
 
-class Unchanged(Augmentation):
+class Unchanged(PerView):
     """The view that encoders are evaluated on.
 
     Args:
@@ -26,6 +26,6 @@ class Unchanged(Augmentation):
     def __init__(self, data: DataFacts) -> None:
         self.size = data.image_size
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
-        """Return V equal views (B, C, size, size) that share no memory."""
-        return [center_view(images, self.size) for _ in range(views)]
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Return one view (B, C, size, size)."""
+        return center_view(images, self.size)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from clvr_bench import Augmentation, ClvrBenchError, DataFacts, Images, Register, SampleRandom, hookimpl
+from clvr_bench import ClvrBenchError, DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.distortions import Distortions, check_area, size_setting
 
 _MAX_STRENGTH = 2.5  # hue shifts are 0.2 times the strength, and half a turn is the most there is
@@ -24,7 +24,7 @@ def register_augmentations(register: Register) -> None:
     )
 
 
-class SimCLRAugmentation(Augmentation):
+class SimCLRAugmentation(PerView):
     """Crop and flip, jitter the color (probability 0.8), take it out (0.2) and, of large pictures, blur half.
 
     Args:
@@ -55,6 +55,6 @@ class SimCLRAugmentation(Augmentation):
         blurred = {"large": 0.5, "small": 0.0}[self.setting]
         self.distortions = Distortions(area=area, jitter=(tone, tone, tone, hue), blurred=blurred)
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
-        """Return V views (B, C, size, size), drawn alike."""
-        return [self.distortions.view(images, self.size, random.scoped(f"view{view}")) for view in range(views)]
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Return one view (B, C, size, size)."""
+        return self.distortions.view(images, self.size, random)

@@ -3,7 +3,7 @@ import torch
 
 from clvr_bench import ClvrBenchError, DataFacts, Images, SampleRandom
 from clvr_bench.ops.crops import center_view
-from clvr_plugins.augmentations.crop_flip import CropFlip
+from clvr_plugins.augmentations.crop import CropFlip
 
 FACTS = DataFacts(modality="image", train_size=64, image_size=16)
 PIXELS = torch.randint(0, 256, (12, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
