@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.ops.chunks import cache_sized
-from clvr_bench.ops.pixels import unit_range
+from clvr_bench.ops.pixels import change_chosen, unit_range
 
 _STRETCH = 32  # pixels of the result that one product makes; longer ones multiply more zeros, shorter ones overlap more
 
@@ -43,14 +43,8 @@ def gaussian_blur(pixels: Tensor, sigma: Tensor, kernel_size: int, chosen: Tenso
             f"gaussian_blur: kernel_size must be odd and less than twice the shorter side, got {kernel_size} "
             f"for pictures of {height} x {width} pixels."
         )
-    pixels = unit_range(pixels)
     taps = _taps(sigma, kernel_size // 2)  # (B, r + 2)
-    if chosen is None:
-        return _blur(pixels, taps)
-    if pixels.device.type == "cpu":  # elsewhere, finding out which were chosen would make everything wait
-        index = chosen.nonzero()[:, 0]
-        return pixels.index_copy(0, index, _blur(pixels[index], taps[index]))
-    return torch.where(chosen.view(-1, *(1,) * (pixels.ndim - 1)), _blur(pixels, taps), pixels)
+    return change_chosen(_blur, chosen, unit_range(pixels), taps)
 
 
 def _blur(pixels: Tensor, taps: Tensor) -> Tensor:

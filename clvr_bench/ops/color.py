@@ -13,9 +13,11 @@ from torch import Tensor
 from clvr_bench.draws import Draws
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.ops.chunks import cache_sized
-from clvr_bench.ops.pixels import per_sample, unit_range
+from clvr_bench.ops.pixels import change_chosen, per_sample, unit_range
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+_LARGE = 64 * 64  # pixels: from here on, a CPU jitters one picture after another faster than many at once
 
 
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
@@ -75,7 +77,25 @@ def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
         Smith 1978, https://doi.org/10.1145/800248.807361.
     """
     pixels = unit_range(pixels)
-    return pixels if pixels.shape[-3] == 1 else _turn_hue(pixels, shift)
+    if pixels.shape[-3] == 1:
+        return pixels
+    hue, high, chroma = _hexcone(pixels)
+    hue += per_sample(shift, hue)
+    chroma *= 6
+    rotated = torch.empty_like(pixels)
+    for channel, peak in enumerate((5 / 6, 3 / 6, 1 / 6)):
+        # a channel is below the value by the chroma times a trapezoid of the hue; the added turn keeps frac positive
+        drop = (hue + (peak + 1)).frac_().sub_(1 / 3).abs_().sub_(1 / 3).clamp_(-1 / 6, 0)
+        torch.addcmul(high, drop, chroma, out=rotated.select(-3, channel))
+    return rotated.clamp_(0, 1)
+
+
+_ADJUST = {
+    BRIGHTNESS: adjust_brightness,
+    CONTRAST: adjust_contrast,
+    SATURATION: adjust_saturation,
+    HUE: adjust_hue,
+}
 
 
 def grayscale(pixels: Tensor, chosen: Tensor) -> Tensor:
@@ -88,8 +108,7 @@ def grayscale(pixels: Tensor, chosen: Tensor) -> Tensor:
     Returns:
         float32 pictures of the same shape, in [0, 1].
     """
-    pixels = unit_range(pixels)
-    return torch.lerp(pixels, luminance(pixels), per_sample(chosen.float(), pixels))
+    return change_chosen(lambda colored: luminance(colored).expand_as(colored), chosen, unit_range(pixels))
 
 
 def luminance(pixels: Tensor) -> Tensor:
@@ -150,9 +169,6 @@ class Jitter:
         factors = torch.stack([draws.uniform(low=max(0.0, 1 - b), high=1 + b) for b in blends], 1)  # (B, 3)
         return cls(factors, draws.uniform(low=-hue, high=hue), draws.permutation(4), draws.chance(probability))
 
-    def __getitem__(self, part: slice | Tensor) -> Jitter:
-        return Jitter(self.factors[part], self.shift[part], self.order[part], self.chosen[part])
-
 
 def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
     """Change brightness, contrast, saturation and hue in each sample's own order, clamping after each.
@@ -164,74 +180,81 @@ def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
     Returns:
         float32 pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
     """
-    change = _jitter_sorted if pixels.device.type == "cpu" else _jitter_masked
     jittered = torch.empty(pixels.shape, device=pixels.device)
     for part in cache_sized(pixels):
-        jittered[part] = change(unit_range(pixels[part]), jitter[part])
+        parameters = jitter.factors[part], jitter.shift[part], jitter.order[part]
+        jittered[part] = change_chosen(_jitter, jitter.chosen[part], unit_range(pixels[part]), *parameters)
     return jittered
 
 
-# Hue is costly and the other three are alike, so samples rotate their hue together, with their earlier operations
-# before it and their later ones after it.
+def _jitter(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Jitter all pictures (B, ..., C, H, W) in [0, 1], in the way that is fastest for their device and size."""
+    if pixels.device.type != "cpu":
+        return _jitter_masked(pixels, factors, shift, order)
+    large = pixels.shape[-2] * pixels.shape[-1] >= _LARGE
+    return (_jitter_singly if large else _jitter_sorted)(pixels, factors, shift, order)
 
 
-def _jitter_masked(pixels: Tensor, jitter: Jitter) -> Tensor:
-    """Jitter every sample, then take back what was not wanted: to pick samples out would make an accelerator wait."""
-    hue_slot = (jitter.order == HUE).int().argmax(1)
-    changed = pixels
-    for slot in range(3):
-        changed = _blend(changed, jitter, slot, hue_slot > slot)
-    changed = adjust_hue(changed, jitter.shift)
-    for slot in range(1, 4):
-        changed = _blend(changed, jitter, slot, hue_slot < slot)
-    return torch.where(per_sample(jitter.chosen, pixels), changed, pixels)
+def _jitter_singly(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Jitter one picture after the other."""
+    values = torch.cat([factors, shift[:, None]], 1)  # (B, 4)
+    jittered = torch.empty_like(pixels)
+    for number, operations in enumerate(order.tolist()):
+        one = slice(number, number + 1)
+        changed = pixels[one]
+        for operation in operations:
+            changed = _ADJUST[operation](changed, values[one, operation])
+        jittered[one] = changed
+    return jittered
 
 
-def _jitter_sorted(pixels: Tensor, jitter: Jitter) -> Tensor:
-    """Jitter the chosen samples, those whose hue comes last first, so that what an operation works on is a slice."""
-    hue_slot = (jitter.order == HUE).int().argmax(1)
-    latest_first = torch.where(jitter.chosen, hue_slot, -1).argsort(descending=True)
-    # how many samples have their hue at this slot or later
-    ends = [int((hue_slot[jitter.chosen] >= slot).sum()) for slot in range(4)]
-    place = latest_first[: ends[0]]
-    changed, sorted_jitter = pixels[place], jitter[place]
+# In the other two ways, all rotate their hue at once, since that is costly, with their earlier operations before it and
+# their later ones after it. These are alike enough for one pass to serve any mixture of them.
+
+
+def _jitter_sorted(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Jitter those whose hue comes last first, so that the pictures that an operation works on are a slice."""
+    hue_slot = (order == HUE).int().argmax(1)
+    place = hue_slot.argsort(descending=True)
+    ends = [int((hue_slot >= slot).sum()) for slot in range(4)]  # pictures with their hue at this slot or later
+    changed, order, factor = pixels[place], order[place], _by_slot(factors, order)[place]
     for slot in range(3):
         part = slice(0, ends[slot + 1])
-        changed[part] = _blend(changed[part], sorted_jitter[part], slot)
-    changed = adjust_hue(changed, sorted_jitter.shift)
+        changed[part] = _blend(changed[part], order[part, slot], factor[part, slot])
+    changed = adjust_hue(changed, shift[place])
     for slot in range(1, 4):
         part = slice(ends[slot], None)
-        changed[part] = _blend(changed[part], sorted_jitter[part], slot)
-    return pixels.index_copy(0, place, changed)
+        changed[part] = _blend(changed[part], order[part, slot], factor[part, slot])
+    return torch.empty_like(pixels).index_copy_(0, place, changed)
 
 
-def _blend(pixels: Tensor, jitter: Jitter, slot: int, active: Tensor | None = None) -> Tensor:
-    """Apply brightness, contrast or saturation, whichever each sample has in this slot, to the active ones.
+def _jitter_masked(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Jitter with factors of 1 where there is nothing to do: to sort would make an accelerator wait."""
+    hue_slot = (order == HUE).int().argmax(1)
+    factor = _by_slot(factors, order)
+    for slot in range(3):
+        pixels = _blend(pixels, order[:, slot], torch.where(hue_slot > slot, factor[:, slot], 1.0))
+    pixels = adjust_hue(pixels, shift)
+    for slot in range(1, 4):
+        pixels = _blend(pixels, order[:, slot], torch.where(hue_slot < slot, factor[:, slot], 1.0))
+    return pixels
 
-    All three blend the picture with something darker, flatter or grayer, so one pass serves any mixture of them.
+
+def _by_slot(factors: Tensor, order: Tensor) -> Tensor:
+    """Return the factor of each slot's operation (B, 4); hue has none, and any number in its place."""
+    return factors.gather(1, order.clamp(max=SATURATION))
+
+
+def _blend(pixels: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+    """Apply to each picture its operation (B,): brightness, contrast or saturation.
+
+    All three blend the picture with something darker, flatter or grayer.
     """
-    operation = jitter.order[:, slot]
-    factor = jitter.factors.gather(1, operation.clamp(max=SATURATION)[:, None])[:, 0]
-    if active is not None:
-        factor = torch.where(active, factor, 1.0)
     gray = luminance(pixels)
     mean = gray.mean((-3, -2, -1), keepdim=True)
     target = gray * per_sample((operation == SATURATION).float(), gray)
     target += mean * per_sample((operation == CONTRAST).float(), gray)
     return torch.lerp(target, pixels, per_sample(factor, pixels)).clamp_(0, 1)
-
-
-def _turn_hue(pixels: Tensor, shift: Tensor) -> Tensor:
-    """Rotate the hue of pictures (B, ..., 3, H, W) in [0, 1] by (B,) turns in [-0.5, 0.5]."""
-    hue, high, chroma = _hexcone(pixels)
-    hue += per_sample(shift, hue)
-    chroma *= 6
-    rotated = torch.empty_like(pixels)
-    for channel, peak in enumerate((5 / 6, 3 / 6, 1 / 6)):
-        # a channel is below the value by the chroma times a trapezoid of the hue; the added turn keeps frac positive
-        drop = (hue + (peak + 1)).frac_().sub_(1 / 3).abs_().sub_(1 / 3).clamp_(-1 / 6, 0)
-        torch.addcmul(high, drop, chroma, out=rotated.select(-3, channel))
-    return rotated.clamp_(0, 1)
 
 
 def _hexcone(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv  # type: ignore[import-untyped]  # it ships no types
 
 from clvr_bench.draws import SampleRandom
 from clvr_bench.ops.color import adjust_brightness, adjust_contrast, adjust_saturation
 from clvr_bench.ops.geometry import rotate, shear_x, shear_y, translate_x, translate_y
-from clvr_bench.ops.pixels import per_sample, unit_range
+from clvr_bench.ops.pixels import change_chosen, unit_range
 from clvr_bench.ops.tones import adjust_sharpness, posterize, solarize
 
 
@@ -69,14 +68,5 @@ def rand_augment(pixels: Tensor, random: SampleRandom, count: int = 2) -> Tensor
         drawn, level = draws.integers(len(OPERATIONS)), draws.uniform()  # (B,), (B,)
         for number, operation in enumerate(OPERATIONS.values()):
             strength = operation.low + (operation.high - operation.low) * level
-            changed = _change_chosen(operation, changed, strength, drawn == number)
+            changed = change_chosen(operation.change, drawn == number, changed, strength)
     return changed
-
-
-def _change_chosen(operation: Operation, pixels: Tensor, strength: Tensor, chosen: Tensor) -> Tensor:
-    """Apply an operation to the chosen samples; on an accelerator to all, for picking them out would make it wait."""
-    if pixels.device.type != "cpu":
-        return torch.where(per_sample(chosen, pixels), operation.change(pixels, strength), pixels)
-    if chosen.any():
-        pixels[chosen] = operation.change(pixels[chosen], strength[chosen])
-    return pixels

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
 from clvr_bench import ClvrBenchError
-from clvr_bench.ops.blur import gaussian_blur
+from clvr_bench.ops.blur import gaussian_blur, tenth_of
 
 CLOSE = {"rtol": 0, "atol": 1e-5}  # float32 sums in another order
 
@@ -19,6 +19,23 @@ def test_each_sample_has_torchvisions_pixels_for_its_sigma(kernel_size):
     pixels, sigma = pictures(6, 3, 20, 31), torch.linspace(0.1, 4.0, 6)
     expected = [tv.gaussian_blur(p, kernel_size, float(s)) for p, s in zip(pixels, sigma, strict=True)]
     torch.testing.assert_close(gaussian_blur(pixels, sigma, kernel_size), torch.stack(expected), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [(31, 33), (32, 64), (97, 20)])
+def test_pictures_of_any_size_are_cut_into_whole_stretches(size):
+    pixels = pictures(2, 3, *size)
+    expected = torch.stack([tv.gaussian_blur(p, 11, 1.7) for p in pixels])
+    torch.testing.assert_close(gaussian_blur(pixels, torch.full((2,), 1.7), 11), expected, **CLOSE)
+
+
+def test_bytes_are_blurred_as_pictures_in_the_unit_interval():
+    stored, sigma = (255 * pictures(2, 3, 16, 16)).byte(), torch.tensor([0.5, 1.5])
+    torch.testing.assert_close(gaussian_blur(stored, sigma, 5), gaussian_blur(stored / 255, sigma, 5), **CLOSE)
+
+
+@pytest.mark.parametrize(("side", "taps"), [(19, 1), (32, 3), (96, 9), (224, 23)])
+def test_a_tenth_of_the_side_is_made_odd(side, taps):
+    assert tenth_of(side) == taps
 
 
 def test_samples_that_are_not_chosen_stay_bit_identical():

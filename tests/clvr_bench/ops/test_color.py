@@ -10,6 +10,9 @@ from clvr_bench import ClvrBenchError, SampleRandom
 from clvr_bench.ops import chunks
 from clvr_bench.ops.color import (
     Jitter,
+    _jitter_masked,
+    _jitter_singly,
+    _jitter_sorted,
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
@@ -109,6 +112,35 @@ def test_the_jitter_in_every_order_has_torchvisions_pixels(channels):
         for operation in order:
             expected = theirs[operation](expected, values[operation])
         torch.testing.assert_close(changed[sample], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("way", [_jitter_masked, _jitter_sorted])
+def test_the_ways_to_jitter_agree_with_the_plain_one(way, channels):
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    drawn, pixels = jitter(24), pictures(channels=channels)
+    parameters = drawn.factors, drawn.shift, orders
+    torch.testing.assert_close(way(pixels, *parameters), _jitter_singly(pixels, *parameters), **CLOSE)
+
+
+def test_large_pictures_are_jittered_as_small_ones():
+    large, drawn = torch.rand(6, 3, 64, 65, generator=torch.Generator().manual_seed(0)), jitter(6, probability=0.5)
+    jittered = color_jitter(large, drawn)
+    expected = _jitter_sorted(large, drawn.factors, drawn.shift, drawn.order)
+    torch.testing.assert_close(jittered[drawn.chosen], expected[drawn.chosen], **CLOSE)
+    assert torch.equal(jittered[~drawn.chosen], large[~drawn.chosen])
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, "gray", "jitter"])
+def test_bytes_are_taken_as_pictures_in_the_unit_interval(name):
+    stored = torch.randint(0, 256, (6, 3, 8, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    change = {
+        **{name: ours for name, (ours, _) in OPERATIONS.items()},
+        "gray": lambda pixels, _: grayscale(pixels, torch.arange(6) % 2 == 0),
+        "jitter": lambda pixels, _: color_jitter(pixels, jitter(6)),
+    }[name]
+    values = parameters(name, 6)
+    torch.testing.assert_close(change(stored, values), change(stored / 255, values), **CLOSE)
 
 
 def test_samples_that_are_not_chosen_stay_bit_identical():

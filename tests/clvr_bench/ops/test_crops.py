@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from clvr_bench import Images, SampleRandom
 from clvr_bench.ops import chunks
+from clvr_bench.ops import crops as crops_module
 from clvr_bench.ops.crops import center_boxes, center_view, crop_resize, random_boxes, separable
 
 CLOSE = {"rtol": 0, "atol": 1e-5}  # float32 sums in another order; 1e-5 is 1/400 of a uint8 step
@@ -61,6 +62,31 @@ def test_only_the_samples_to_flip_are_mirrored():
     images, boxes = Images.whole(picture(samples=2)), torch.tensor([BOXES["down"]] * 2)
     plain, flipped = crop_resize(images, boxes, 16), crop_resize(images, boxes, 16, torch.tensor([True, False]))
     torch.testing.assert_close(flipped, torch.stack([plain[0].flip(-1), plain[1]]), **CLOSE)
+
+
+@pytest.mark.parametrize("stored", [torch.uint8, torch.float32])
+def test_large_views_made_singly_are_those_of_the_matrix_products(monkeypatch, stored):
+    pixels = picture(samples=len(BOXES)) if stored == torch.uint8 else picture(samples=len(BOXES)) / 255
+    boxes, flip = torch.tensor(list(BOXES.values())), torch.arange(len(BOXES)) % 2 == 0
+    singly = crop_resize(Images.whole(pixels), boxes, 64, flip)
+    monkeypatch.setattr(crops_module, "_LARGE", 65)
+    torch.testing.assert_close(singly, crop_resize(Images.whole(pixels), boxes, 64, flip), **CLOSE)
+
+
+def test_the_frames_of_a_clip_share_a_large_crop():
+    frames = picture(samples=6).view(2, 3, 3, 37, 50)
+    boxes = torch.tensor([BOXES["down"], BOXES["up"]])
+    clips = crop_resize(Images.whole(frames), boxes, 64)
+    singles = [crop_resize(Images.whole(frames[:, t]), boxes, 64) for t in range(3)]
+    torch.testing.assert_close(clips, torch.stack(singles, 1), **CLOSE)
+
+
+@pytest.mark.parametrize("box", [(0.5, 3.0, 17.25, 26.0), (-1, 0, 20, 20), (10, 10, 30, 40)])
+def test_large_views_of_odd_boxes_are_those_of_the_matrix_products(monkeypatch, box):
+    images, boxes = Images(picture(), torch.tensor([[20, 30]])), torch.tensor([box], dtype=torch.float32)
+    view = crop_resize(images, boxes, 64)
+    monkeypatch.setattr(crops_module, "_LARGE", 65)
+    assert torch.equal(view, crop_resize(images, boxes, 64))
 
 
 def test_all_frames_of_a_clip_share_the_crop():

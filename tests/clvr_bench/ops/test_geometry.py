@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from clvr_bench.ops.geometry import cutout, rotate, shear_x, shear_y, shift_reflected, translate_x, translate_y, warp
+from clvr_bench.ops.geometry import (
+    GRAY,
+    cutout,
+    rotate,
+    shear_x,
+    shear_y,
+    shift_gray,
+    shift_reflected,
+    translate_x,
+    translate_y,
+    turn_quarters,
+    warp,
+)
 
 HEIGHT, WIDTH = 33, 48
 VALUES = torch.linspace(-0.3, 0.3, 9)[[0, 1, 2, 3, 5, 6, 7, 8]] + 0.00123  # few points fall between two pixels
@@ -71,6 +83,8 @@ def test_all_frames_of_a_clip_move_alike():
     for operation in (
         lambda pixels: rotate(pixels, torch.tensor([10.0, -20.0])),
         lambda pixels: shift_reflected(pixels, shift, flip),
+        lambda pixels: shift_gray(pixels, shift, flip),
+        lambda pixels: turn_quarters(pixels, torch.tensor([1, 2])),
         lambda pixels: cutout(pixels, center, 6),
     ):
         singles = [operation(clips[:, t]) for t in range(4)]
@@ -103,3 +117,37 @@ def test_a_square_is_cut_out_as_far_as_it_lies_within_the_picture(row, column, s
     half = size // 2
     expected[..., max(0, row - half) : row + half, max(0, column - half) : column + half] = 0.5
     assert torch.equal(cutout(picture, torch.tensor([[row, column]]), size), expected)
+
+
+def test_only_chosen_samples_are_cut():
+    chosen = torch.arange(8) % 2 == 0
+    cut = cutout(pictures(), torch.full((8, 2), 9), 4, chosen)
+    assert torch.equal(cut[~chosen], pictures()[~chosen])
+    assert (cut[chosen][..., 7:11, 7:11] == GRAY).all()
+
+
+@pytest.mark.parametrize("stored", [torch.uint8, torch.float32])
+def test_each_square_has_its_own_quarter_turns(stored):
+    squares = (255 * torch.rand(8, 3, 9, 9)).to(stored)
+    turned = turn_quarters(squares, torch.arange(8) % 4)
+    assert torch.equal(turned, torch.stack([p.rot90(i % 4, (-2, -1)) for i, p in enumerate(squares)]))
+
+
+@given(st.integers(-8, 8), st.integers(-9, 9), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_gray_shift_is_a_crop_of_the_padded_picture(down, right, flip):
+    picture = torch.rand(1, 2, 6, 7)
+    mirrored = picture.flip(-1) if flip else picture
+    padded = torch.nn.functional.pad(mirrored, (9, 9, 8, 8), value=GRAY)
+    shifted = shift_gray(picture, torch.tensor([[down, right]]), torch.tensor([flip]))
+    assert torch.equal(shifted, padded[..., 8 - down : 14 - down, 9 - right : 16 - right])
+
+
+def test_bytes_are_shifted_and_cut_as_pictures_in_the_unit_interval():
+    stored = (255 * pictures(2)).byte()
+    for operation in (
+        lambda pixels: shift_gray(pixels, torch.tensor([[1, 2], [0, -3]]), torch.tensor([True, False])),
+        lambda pixels: cutout(pixels, torch.tensor([[3, 4], [9, 0]]), 6),
+        lambda pixels: rotate(pixels, torch.tensor([10.0, -20.0])),
+    ):
+        torch.testing.assert_close(operation(stored), operation(stored / 255), rtol=0, atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from clvr_bench.ops.sobel import sobel
+from clvr_bench.ops.sobel import edge_strength, sobel
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -30,3 +30,21 @@ def test_colours_of_one_brightness_have_no_edge() -> None:
     images = torch.zeros(1, 3, 6, 6)
     images[:, 0, :, :3] = images[:, 1, :, 3:] = 1
     assert sobel(images)[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 7), (2, 4, 1, 6, 7)])
+def test_the_strength_of_edges_is_scipys(shape: tuple[int, ...]) -> None:
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    planes = pixels.double().numpy().reshape(-1, 6, 7)
+    for plane, found in zip(planes, edge_strength(pixels).view(-1, 6, 7), strict=True):
+        down, right = (torch.from_numpy(ndimage.sobel(plane, axis=axis, mode="nearest")) for axis in (0, 1))
+        expected = (torch.hypot(down, right) / 4).clamp(max=1)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_step_from_black_to_white_is_a_full_edge_and_even_ground_none() -> None:
+    images = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
+    images[..., :3] = 255
+    strength = edge_strength(images)
+    assert torch.equal(strength[..., 2:4], torch.ones(1, 3, 6, 2))
+    assert not strength[..., [0, 5]].any()

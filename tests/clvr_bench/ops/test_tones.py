@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from clvr_bench.ops.tones import adjust_sharpness, posterize, solarize
+from clvr_bench.ops.tones import add_noise, adjust_sharpness, posterize, solarize
 
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
@@ -80,3 +80,26 @@ def test_the_input_is_left_alone():
     for operation, value in ((solarize, 0.5), (posterize, 4.0), (adjust_sharpness, 0.5)):
         operation(pixels, torch.full((24,), value))
     assert torch.equal(pixels, pictures())
+
+
+def test_noise_gives_torchvisions_pixels():
+    pixels, strengths = pictures(), torch.linspace(0, 0.5, 24)
+    torch.manual_seed(0)
+    expected = torch.stack([tv.gaussian_noise(p, 0.0, float(s)) for p, s in zip(pixels, strengths, strict=True)])
+    torch.manual_seed(0)
+    noise = torch.stack([torch.randn_like(p) for p in pixels])
+    torch.testing.assert_close(add_noise(pixels, noise, strengths), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda pixels: solarize(pixels, 0.5),
+        lambda pixels: posterize(pixels, torch.full((24,), 3)),
+        lambda pixels: adjust_sharpness(pixels, torch.linspace(0, 2, 24)),
+        lambda pixels: add_noise(pixels, torch.ones(24, 3, 12, 11), torch.linspace(0, 0.5, 24)),
+    ],
+)
+def test_bytes_are_taken_as_pictures_in_the_unit_interval(operation):
+    stored = (255 * pictures()).byte()
+    torch.testing.assert_close(operation(stored), operation(stored / 255), **CLOSE)

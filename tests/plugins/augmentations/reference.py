@@ -10,7 +10,7 @@ _JITTERS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.a
 
 def views_by_torchvision(images, size, random, steps):
     """Return (picture, C, size, size) for steps such as ``("crop", (0.08, 1.0))`` and ``("gray", 0.2)``, in order."""
-    views = images.pixels.float() / 255
+    views = images.pixels if images.pixels.is_floating_point() else images.pixels / 255
     for name, *parameters in steps:
         views = _STEPS[name](views, images.sizes, size, random(name), *parameters)
     return views

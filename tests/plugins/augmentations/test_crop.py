@@ -3,7 +3,7 @@ import torch
 
 from clvr_bench import ClvrBenchError, DataFacts, Images, SampleRandom
 from clvr_bench.ops.crops import center_view
-from clvr_plugins.augmentations.crop import CropFlip
+from clvr_plugins.augmentations.crop import Crop, CropFlip
 
 FACTS = DataFacts(modality="image", train_size=64, image_size=16)
 PIXELS = torch.randint(0, 256, (12, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -60,3 +60,14 @@ def test_a_bad_area_is_refused(area):
 def test_a_bad_probability_is_refused(flip):
     with pytest.raises(ClvrBenchError, match=rf"augmentation crop_flip: flip must be .* got {flip}"):
         CropFlip(FACTS, flip=flip)
+
+
+def test_a_crop_alone_is_that_of_crop_and_flip_unmirrored():
+    random = SampleRandom.keyed(0, 0, INDEX)
+    crop = Crop(FACTS, area=(0.3, 0.9))(Images.whole(PIXELS), 2, random)
+    assert torch.equal(torch.stack(crop), views(area=(0.3, 0.9), flip=0.0))
+
+
+def test_a_crop_of_a_bad_area_is_refused():
+    with pytest.raises(ClvrBenchError, match=r"augmentation crop: area must be .* got"):
+        Crop(FACTS, area=(0.5, 0.4))
