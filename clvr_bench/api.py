@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clvr_bench.errors import ClvrBenchError
+from clvr_bench.pairwise import pair_study, pair_table
 from clvr_bench.records import Run
 from clvr_bench.standings import leaderboard as _leaderboard
 from clvr_bench.tables import write_leaderboard
@@ -27,6 +29,7 @@ def run(
     data_root: str | Path | None = None,
     plugins_dirs: Sequence[str | Path] = (),
     time_limit: float | None = None,
+    compiled: bool = False,
     listener: Listener | None = None,
 ) -> DataFrame:
     """Run what is left of a suite and return its leaderboard, also written as ``RESULTS/SUITE/leaderboard.csv``.
@@ -38,6 +41,7 @@ def run(
         data_root: Handed to every data set.
         plugins_dirs: Folders with plugin files.
         time_limit: Seconds after which it stops at a checkpoint; call it again to go on.
+        compiled: Whether to compile the augmentations' operations, see ``ops.compiling``.
         listener: Is told what happens.
 
     Returns:
@@ -47,6 +51,7 @@ def run(
         ClvrBenchError: Anything that the caller can mend. A failed combination is a row, not an error.
     """
     from clvr_bench.devices import choose_device  # torch is imported only by who runs something
+    from clvr_bench.ops.compiling import compiled_operations
     from clvr_bench.plugins import load_plugins
     from clvr_bench.suites import Suite, load_suite
     from clvr_bench.sweep import plan
@@ -60,7 +65,8 @@ def run(
         data_root=None if data_root is None else Path(data_root),
         where=chosen.name if isinstance(suite, Suite) else str(suite),
     )
-    sweep.run(listener, time_limit)
+    with compiled_operations() if compiled else nullcontext():
+        sweep.run(listener, time_limit)
     if not any(sweep.results.glob("runs/*/pretraining.json")):
         raise ClvrBenchError(f"{sweep.results}: nothing finished within the time limit. Call run again to go on.")
     write_leaderboard(sweep.results)
@@ -75,6 +81,38 @@ def leaderboard(path: str | Path, suite: str | None = None) -> DataFrame:
         suite: The only suite wanted.
     """
     return _leaderboard(Path(path), suite)
+
+
+def pairs(
+    path: str | Path,
+    suite: str | None = None,
+    *,
+    pretext_task: str | None = None,
+    encoder: str | None = None,
+    dataset: str | None = None,
+) -> DataFrame:
+    """Derive top-1 by first and second augmentation from the records of a study of pairs (SimCLR, Figure 5).
+
+    For the matrix of the figure, put single augmentations on the diagonal: ``frame["second"] = frame["second"].where(
+    frame["second"] != "", frame["first"])``, then ``frame.pivot(index="first", columns="second", values="top1_mean")``.
+
+    Args:
+        path: A folder of suites, or the folder of one suite.
+        suite: The only suite wanted.
+        pretext_task: The only pretext task wanted.
+        encoder: The only encoder wanted.
+        dataset: The only data set wanted.
+
+    Returns:
+        One row a chain of one or two augmentations: ``first``, ``second`` (empty where the first is alone),
+        ``top1_mean`` (percent), ``top1_std`` and ``top1_ci95`` (points), ``seeds``, ``pretext_task``, ``encoder``,
+        ``dataset``, ``epochs``. The row without augmentation, ``none``, comes first where there is one.
+
+    Raises:
+        ClvrBenchError: There is no such study or more than one, or its chains differ in more than augmentations.
+    """
+    study = pair_study(Path(path), suite, pretext_task=pretext_task, encoder=encoder, dataset=dataset)
+    return pair_table(study)
 
 
 def load_encoder(run: str | Path, plugins_dirs: Sequence[str | Path] = ()) -> nn.Module:

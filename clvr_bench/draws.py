@@ -96,6 +96,10 @@ class SampleRandom:
         """
         return cls(_mix(samples * _GOLDEN + key_of(seed, epoch)))
 
+    def __getitem__(self, part: slice) -> SampleRandom:
+        """Return the streams of some of the samples."""
+        return SampleRandom(self._keys[part])
+
     def __call__(self, purpose: str) -> Draws:
         """Open the stream of one purpose; the same purpose always gives the same numbers."""
         return Draws(_mix(self._keys ^ key_of(purpose)))

@@ -27,6 +27,7 @@ from clvr_bench.errors import RunFailed
 from clvr_bench.features import center_views, evenly, extract
 from clvr_bench.ops.knn import weighted_knn
 from clvr_bench.optimization import build_optimizer, build_schedule
+from clvr_bench.views import make_views
 from clvr_bench.visits import VisitOrder, shuffled
 
 FINITE_CHECK_STEPS = 20  # looking at the loss makes a GPU wait, so it is looked at this seldom
@@ -243,8 +244,8 @@ class Pretraining:
         augmentation, views = self.setting.augmentation, view_count(self.setting.combination, self.setting.augmentation)
         made: list[Tensor] = []
         if augmentation is not None:
-            with blaming(self._name, "its augmentation"), torch.no_grad():
-                made = augmentation(images, views, random.scoped("augmentation"))
+            with blaming(self._name, "its augmentation"):
+                made = make_views(augmentation, images, views, random.scoped("augmentation"))
             self._check_views(made, views)
         return Batch(
             views=made,

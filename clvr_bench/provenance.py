@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from clvr_bench.devices import describe
+from clvr_bench.ops.compiling import compiling
 
 LIBRARIES = ("clvr-bench", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
@@ -34,6 +35,7 @@ def provenance(device: torch.device, plugins: Iterable[str], started: str) -> di
         "device": device.type,
         "hardware": describe(device),
         "threads": torch.get_num_threads(),
+        "compiled_operations": compiling(),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},

@@ -18,7 +18,7 @@ from clvr_bench.checkpoints import CHECKPOINT, load_checkpoint, load_weights, sa
 from clvr_bench.combinations import Choice, Override, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.values import Progress
-from clvr_bench.devices import MemoryMeter, choose_precision
+from clvr_bench.devices import MemoryMeter, choose_precision, keep_freed_memory
 from clvr_bench.errors import RunFailed
 from clvr_bench.evaluating import evaluate, missing_evaluations
 from clvr_bench.features import FrozenRepresentation
@@ -104,6 +104,8 @@ class Sweep:
         """
         deadline = None if time_limit is None else time.monotonic() + time_limit
         listener, outcome = listener or Listener(), Outcome()
+        if self.device.type == "cpu":
+            keep_freed_memory()
         for number, planned in enumerate(self.planned, start=1):
             if planned.standing == "done":
                 outcome.counts["done"] += 1

@@ -31,6 +31,13 @@ class Listed(StrEnum):
     SUITES = "suites"
 
 
+class Previewed(StrEnum):
+    """What ``preview`` can draw."""
+
+    AUGMENTATIONS = "augmentations"
+    PRETEXT_TASKS = "pretext-tasks"
+
+
 class PluginKind(StrEnum):
     """What a plugin can be."""
 
@@ -103,6 +110,9 @@ def run(
     time_limit: Annotated[
         str | None, typer.Option(help="Stop at a checkpoint after this long, such as 9m, 90s or 2h.", metavar="T")
     ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the augmentations' operations: a minute once, then faster.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show combinations, time, memory and disk; train nothing.")
     ] = False,
@@ -125,6 +135,7 @@ def run(
         device=device.value,
         time_limit=time_limit,
         dry_run=dry_run,
+        compiled=compile_,
         plugins=context.obj,
     )
     raise typer.Exit(run_request(request))
@@ -141,6 +152,26 @@ def leaderboard(
     from clvr_bench.cli.tables import show_leaderboard
 
     show_leaderboard(results, suite, format.value, output)
+
+
+@app.command()
+def pairs(
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    pretext_task: Annotated[str | None, typer.Option(help="Only this pretext task.", metavar="T")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Only this encoder.", metavar="E")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.", metavar="D")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Show top-1 by first and second augmentation, from a suite whose augmentations are chains of one and of two."""
+    from clvr_bench.cli.pairs import check_format, show_pairs
+    from clvr_bench.pairwise import pair_study
+
+    check_format(output)
+    study = pair_study(results, suite, pretext_task=pretext_task, encoder=encoder, dataset=dataset)
+    show_pairs(study, output)
 
 
 @app.command()
@@ -213,6 +244,54 @@ def list_(context: typer.Context, kind: Annotated[Listed, typer.Argument(help="W
         list_suites()
     else:
         list_kind(kind.value, context.obj)
+
+
+@app.command()
+def preview(
+    context: typer.Context,
+    kind: Annotated[Previewed, typer.Argument(help="What to draw.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Registered names; a+b is a chain of augmentations. None: all.", metavar="[NAME]..."),
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="The data set whose pictures are shown.", metavar="D")] = "shapes",
+    data_root: Annotated[Path | None, typer.Option(help="Where the data set's files are.", metavar="DIR")] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Pictures of the training split, such as 3,17. Else two of two classes.", metavar="N,N"),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width of views in pixels, if not the data set's.", min=8, max=1024)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other views.", min=0)] = 0,
+    encoder: Annotated[
+        str | None, typer.Option(help="Build pretext tasks on this encoder.", metavar="E")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option, such as crop.area=[0.2,1.0]; repeatable.", metavar="NAME.OPTION=VALUE"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A .png, .svg or .pdf; preview-KIND.png if not named.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Draw what augmentations and pretext tasks do to pictures: each draw, each setting, pixel by pixel."""
+    from clvr_bench.cli.previewing import PreviewRequest, preview_request
+
+    request = PreviewRequest(
+        kind=kind.value,
+        names=names or [],
+        dataset=dataset,
+        data_root=data_root,
+        images=images,
+        size=size,
+        seed=seed,
+        encoder=encoder,
+        overrides=set_ or [],
+        output=output,
+        plugins=context.obj,
+    )
+    preview_request(request)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from clvr_bench.cli.app import parse_duration
+from clvr_bench.cli.loading import load_with_warnings
 from clvr_bench.cli.progress import Watcher
 from clvr_bench.combinations import Override
 from clvr_bench.devices import choose_device
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.plugins import Plugins, load_plugins
+from clvr_bench.ops.compiling import compiled_operations
 from clvr_bench.suites import Item, Suite, built_in_suites, load_suite, parse_suite
 from clvr_bench.sweep import Outcome, Sweep, plan
 
@@ -46,6 +48,7 @@ class RunRequest:
     device: str
     time_limit: str | None
     dry_run: bool
+    compiled: bool
     plugins: tuple[list[Path], list[str]]
 
 
@@ -56,7 +59,7 @@ def run_request(request: RunRequest) -> int:
     suite = requested_suite(request)
     overrides = [Override.parse(text) for text in request.overrides]
     device = choose_device(request.device)
-    plugins = _load_plugins(request, errors)
+    plugins = load_with_warnings(request.plugins, errors)
     where = request.suite or "command line"
     sweep = plan(
         suite,
@@ -73,19 +76,12 @@ def run_request(request: RunRequest) -> int:
         show_plan(sweep, console)
         return 0
     try:
-        with Watcher(console) as watcher:
+        with compiled_operations() if request.compiled else nullcontext(), Watcher(console) as watcher:
             outcome = sweep.run(watcher, time_limit)
     except KeyboardInterrupt:
         errors.print("clvr-bench: interrupted; the same command goes on from the last checkpoint.", highlight=False)
         return INTERRUPTED
     return _conclude(sweep, outcome, console)
-
-
-def _load_plugins(request: RunRequest, errors: Console) -> Plugins:
-    plugins = load_plugins(*request.plugins)
-    for plugin in plugins.broken:
-        errors.print(f"warning: plugin '{plugin.name}' did not load: {plugin.reason}", markup=False, soft_wrap=True)
-    return plugins
 
 
 def requested_suite(request: RunRequest) -> Suite:

@@ -110,6 +110,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __getitem__(self, part: slice) -> Images:
+        return Images(self.pixels[part], self.sizes[part], None if self.times is None else self.times[part])
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -13,6 +13,7 @@ from torch import Tensor
 from clvr_bench.draws import Draws
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.ops.chunks import cache_sized
+from clvr_bench.ops.compiling import compilable, compiling
 from clvr_bench.ops.pixels import change_chosen, per_sample, unit_range
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -180,19 +181,16 @@ def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
     Returns:
         float32 pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
     """
-    jittered = torch.empty(pixels.shape, device=pixels.device)
-    for part in cache_sized(pixels):
-        parameters = jitter.factors[part], jitter.shift[part], jitter.order[part]
-        jittered[part] = change_chosen(_jitter, jitter.chosen[part], unit_range(pixels[part]), *parameters)
-    return jittered
-
-
-def _jitter(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
-    """Jitter all pictures (B, ..., C, H, W) in [0, 1], in the way that is fastest for their device and size."""
-    if pixels.device.type != "cpu":
-        return _jitter_masked(pixels, factors, shift, order)
+    parameters = jitter.factors, jitter.shift, jitter.order
+    if compiling() or pixels.device.type != "cpu":
+        return _jitter_masked(unit_range(pixels), *parameters, jitter.chosen)
     large = pixels.shape[-2] * pixels.shape[-1] >= _LARGE
-    return (_jitter_singly if large else _jitter_sorted)(pixels, factors, shift, order)
+    change = _jitter_singly if large else _jitter_sorted
+    jittered = torch.empty(pixels.shape)
+    for part in cache_sized(pixels):
+        values = (parameter[part] for parameter in parameters)
+        jittered[part] = change_chosen(change, jitter.chosen[part], unit_range(pixels[part]), *values)
+    return jittered
 
 
 def _jitter_singly(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
@@ -228,16 +226,18 @@ def _jitter_sorted(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor
     return torch.empty_like(pixels).index_copy_(0, place, changed)
 
 
-def _jitter_masked(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
-    """Jitter with factors of 1 where there is nothing to do: to sort would make an accelerator wait."""
+@compilable
+def _jitter_masked(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor, chosen: Tensor) -> Tensor:
+    """Jitter with factors of 1 where there is nothing to do: to sort or pick would make an accelerator wait."""
     hue_slot = (order == HUE).int().argmax(1)
     factor = _by_slot(factors, order)
+    jittered = pixels
     for slot in range(3):
-        pixels = _blend(pixels, order[:, slot], torch.where(hue_slot > slot, factor[:, slot], 1.0))
-    pixels = adjust_hue(pixels, shift)
+        jittered = _blend(jittered, order[:, slot], torch.where(hue_slot > slot, factor[:, slot], 1.0))
+    jittered = adjust_hue(jittered, shift)
     for slot in range(1, 4):
-        pixels = _blend(pixels, order[:, slot], torch.where(hue_slot < slot, factor[:, slot], 1.0))
-    return pixels
+        jittered = _blend(jittered, order[:, slot], torch.where(hue_slot < slot, factor[:, slot], 1.0))
+    return torch.where(per_sample(chosen, pixels), jittered, pixels)
 
 
 def _by_slot(factors: Tensor, order: Tensor) -> Tensor:

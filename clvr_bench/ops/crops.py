@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from clvr_bench.contracts.values import Images
 from clvr_bench.draws import Draws
 from clvr_bench.ops.chunks import cache_sized
+from clvr_bench.ops.compiling import compilable, compiling
 from clvr_bench.ops.pixels import unit
 
 _TRIES = 10  # as torchvision's RandomResizedCrop, which took the number from Inception's input pipeline
@@ -39,7 +40,7 @@ def crop_resize(images: Images, boxes: Tensor, size: int, flip: Tensor | None = 
     if pixels.device.type == "cpu" and size >= _LARGE and _whole_within(boxes, images.sizes):
         return _crop_resize_singly(pixels, boxes, size, flip)
     views = torch.empty(*pixels.shape[:-2], size, size, device=pixels.device)
-    for part in cache_sized(pixels):
+    for part in [slice(None)] if compiling() else cache_sized(pixels):
         mirrored = None if flip is None else flip[part]
         views[part] = _crop_resize(pixels[part], images.sizes[part], boxes[part].float(), size, mirrored)
     return views
@@ -130,6 +131,7 @@ def separable(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return torch.matmul(rows[:, None], across).view(*lead, rows.shape[1], columns.shape[1])
 
 
+@compilable
 def _crop_resize(pixels: Tensor, sizes: Tensor, boxes: Tensor, size: int, flip: Tensor | None) -> Tensor:
     height, width = pixels.shape[-2:]
     top, left, tall, wide = boxes.unbind(1)

@@ -35,7 +35,8 @@ def edge_strength(pixels: Tensor) -> Tensor:
     """
     planes = unit_range(pixels).reshape(-1, 1, *pixels.shape[-2:])
     edges = F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), _kernels(planes))  # (N, 2, H, W)
-    return torch.linalg.vector_norm(edges, dim=1).div_(_FULL_EDGE).clamp_(max=1).view(pixels.shape)
+    strength: Tensor = torch.linalg.vector_norm(edges, dim=1)
+    return strength.div_(_FULL_EDGE).clamp_(max=1).view(pixels.shape)
 
 
 def _kernels(images: Tensor) -> Tensor:

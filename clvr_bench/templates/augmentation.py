@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clvr_bench import Augmentation, ClvrBenchError, DataFacts, Images, Register, SampleRandom, hookimpl
+from clvr_bench import ClvrBenchError, DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.crops import crop_resize, random_boxes
 
 
@@ -21,7 +21,7 @@ def register_augmentations(register: Register) -> None:
     )
 
 
-class PluginName(Augmentation):
+class PluginName(PerView):
     """Crops, mirrors half of the pictures, and covers a square of each; every picture has draws of its own.
 
     Args:
@@ -43,12 +43,9 @@ class PluginName(Augmentation):
             raise ClvrBenchError(f"augmentation plugin_name: {rule}, got {covered}. Typical: 0 to 0.5.")
         self.size, self.area, self.covered = data.image_size, area, covered
 
-    def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
-        """Return V views (B, C, size, size), drawn alike."""
-        return [self._view(images, random.scoped(f"view{view}")) for view in range(views)]
-
     # Edit: random("purpose") is a stream of draws, one row a picture; never draw from torch's own generator
-    def _view(self, images: Images, random: SampleRandom) -> Tensor:
+    def view(self, images: Images, random: SampleRandom) -> Tensor:
+        """Return one view (B, C, size, size)."""
         boxes = random_boxes(images.sizes, random("crop"), self.area)  # (B, 4)
         pixels = crop_resize(images, boxes, self.size, random("flip").chance(0.5))  # (B, C, S, S)
         return cover(pixels, random("cover").uniform(2), self.covered)

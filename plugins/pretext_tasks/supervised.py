@@ -43,7 +43,7 @@ class Supervised(PretextTask):
     labels: ClassVar[Literal["fine", "coarse"]] = "fine"
     ranked = False
     separable = True
-    default_augmentation = "crop_flip"
+    default_augmentation = "supervised"
     recipe = Recipe(optimizer="momentum", learning_rate=0.1, weight_decay=1e-4, warmup=0.05)
 
     def __init__(self, encoder: Encoder, data: DataFacts) -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from clvr_bench import ClvrBenchError, devices
-from clvr_bench.devices import MemoryMeter, autocast, choose_device, choose_precision, describe
+from clvr_bench.devices import (
+    MemoryMeter,
+    autocast,
+    choose_device,
+    choose_precision,
+    describe,
+    keep_freed_memory,
+)
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -94,3 +101,19 @@ def test_the_cpu_is_named_in_one_line() -> None:
 def test_a_gpu_is_named_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"accelerator of {device}")
     assert describe(CUDA) == "accelerator of cuda"
+
+
+def test_freed_memory_is_kept_by_glibc_and_nothing_happens_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Glibc:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            calls.append((parameter, value))
+            return 1
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: Glibc)
+    keep_freed_memory()
+    assert calls == [(-1, 2**31 - 1), (-3, 2**25)]
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()

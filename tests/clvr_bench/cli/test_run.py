@@ -41,6 +41,28 @@ def test_a_run_ends_in_a_leaderboard_on_screen_and_on_disk(tiny_run: Cli) -> Non
     assert frame.set_index("pretext_task").loc["simclr", "epochs"] == 2
 
 
+@pytest.mark.parametrize("flags", [[], ["--compile"]])
+def test_operations_are_compiled_where_that_is_asked_for(
+    tiny_run: Cli, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function: asked.append(function) or function)
+    assert tiny_run("--pretext-task", "simclr", "--epochs", 1, *flags).code == 0
+    assert run_of("simclr").pretraining.provenance["compiled_operations"] is bool(flags)
+    assert bool(asked) is bool(flags)
+
+
+def test_compiling_where_torch_cannot_is_refused(tiny_run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: object) -> object:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    answer = tiny_run("--pretext-task", "simclr", "--epochs", 1, "--compile")
+    assert answer.code == 2
+    assert answer.err.startswith("clvr-bench: torch.compile does not work here (no compiler).")
+    assert not list(Path(RECORDS).glob("runs/*"))
+
+
 def test_progress_is_shown_throughout(tiny_run: Cli) -> None:
     out = tiny_run("--pretext-task", "simclr", "--epochs", 2).out
     assert "[1/1] simclr / tiny / simclr / shapes" in out
@@ -315,7 +337,7 @@ def test_a_flag_narrows_a_suite_and_keeps_its_options(cli: Cli, tmp_path: Path) 
     request = RunRequest(
         suite="quickstart", pretext_tasks=["simclr"], encoders=["resnet34"], augmentations=["crop_flip+none"],
         datasets=[], data_root=None, seeds="3,4", epochs=7, batch_size=None, overrides=[], results=tmp_path,
-        device="cpu", time_limit=None, dry_run=False, plugins=([], []),
+        device="cpu", time_limit=None, dry_run=False, compiled=False, plugins=([], []),
     )  # fmt: skip
     suite = requested_suite(request)
     (task,) = suite.pretext_tasks
