@@ -25,14 +25,14 @@ def key_of(*parts: object) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
     """Apply SplitMix64's finalizer to int64 values, which wrap as unsigned ones do."""
-    z = (z ^ _shift(z, 30)) * _FIRST
-    z = (z ^ _shift(z, 27)) * _SECOND
-    return z ^ _shift(z, 31)
+    z = (z ^ _shift(z, 30)).mul_(_FIRST)
+    z = z.bitwise_xor_(_shift(z, 27)).mul_(_SECOND)
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 class Draws:
@@ -55,12 +55,12 @@ class Draws:
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Draw (B, *shape) float32 values, uniform in [low, high); rounding may give a ``high`` other than 1."""
-        return _shift(self._bits(shape), 64 - _MANTISSA).float() * ((high - low) / (1 << _MANTISSA)) + low
+        return _shift(self._bits(shape), 64 - _MANTISSA).float().mul_((high - low) / (1 << _MANTISSA)).add_(low)
 
     def normal(self, *shape: int) -> Tensor:
         """Draw (B, *shape) float32 values from the standard normal distribution (Box and Muller 1958)."""
-        radius = (-2 * torch.log(1 - self.uniform(*shape))).sqrt()
-        return radius * torch.cos(2 * math.pi * self.uniform(*shape))
+        radius = (1 - self.uniform(*shape)).log_().mul_(-2).sqrt_()
+        return self.uniform(*shape).mul_(2 * math.pi).cos_().mul_(radius)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Draw (B, *shape) int64 values, uniform in [0, high)."""
