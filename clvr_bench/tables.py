@@ -39,7 +39,7 @@ def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word th
     Raises:
         ClvrBenchError: The format is none of these.
     """
-    renderers: dict[str, Callable[[pd.DataFrame], str]] = {"csv": _csv, "json": _json, "markdown": _markdown}
+    renderers: dict[str, Callable[[pd.DataFrame], str]] = {"csv": csv_text, "json": _json, "markdown": _markdown}
     if format not in renderers:
         raise ClvrBenchError(f"unknown table format '{format}'. Available: {', '.join(sorted(renderers))}.")
     return renderers[format](frame)
@@ -80,15 +80,22 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
     return " ".join([row["pretext_task"], *(["(" + ", ".join(parts) + ")"] if parts else [])])
 
 
-def _decimals(column: str) -> str | int:
-    return COLUMNS.get(column, FURTHER_DECIMALS)
+def _decimals(column: str, columns: Mapping[str, str | int] = COLUMNS) -> str | int:
+    return columns.get(column, FURTHER_DECIMALS)
 
 
-def _csv(frame: pd.DataFrame) -> str:
+def csv_text(frame: pd.DataFrame, columns: Mapping[str, str | int] = COLUMNS) -> str:
+    """Write a table as CSV, its lines ending in line feeds; the same frame always gives the same bytes.
+
+    Args:
+        frame: One row a line.
+        columns: What each column holds: text, a count, or how many decimals are printed.
+    """
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(frame.columns)
-    writer.writerows([_csv_cell(value, _decimals(column)) for column, value in row.items()] for row in _rows(frame))
+    kinds = {str(column): _decimals(str(column), columns) for column in frame.columns}
+    writer.writerow(kinds)
+    writer.writerows([_csv_cell(value, kinds[column]) for column, value in row.items()] for row in _rows(frame))
     return text.getvalue()
 
 
@@ -236,7 +243,7 @@ def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     rows = _shown_rows(frame)
     width = width or shutil.get_terminal_size((140, 24)).columns
     columns, title, dropped = _columns(rows), [], []
-    while not _fits(table := _layout(rows, columns), width):
+    while not fits(table := _layout(rows, columns), width):
         leaving = _least_important(columns, rows)
         if leaving is None:
             break
@@ -266,7 +273,8 @@ def _least_important(columns: Sequence[Column], rows: Sequence[Row]) -> Column |
     return columns[min(found)[-1]] if found else None
 
 
-def _fits(table: Table, width: int) -> bool:
+def fits(table: Table, width: int) -> bool:
+    """Whether a table is at most so many columns of a terminal wide, with no cell broken or cut."""
     from rich.console import Console
 
     return Console(width=10_000).measure(table).maximum <= width

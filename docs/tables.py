@@ -1,6 +1,7 @@
 """Writes the tables in the documents from the committed records, wherever they say ``<!-- leaderboard: SUITE -->``.
 
-Run it with ``make tables``; a test fails while a document is not what it writes.
+It also writes what the studies of pairs of augmentations show, ``pairs.csv`` and ``pairs.png``, beside their records.
+Run it with ``make tables``; a test fails while a document or a CSV is not what it writes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from clvr_bench import leaderboard
+from clvr_bench.heatmaps import picture
+from clvr_bench.pairwise import COLUMNS, pair_study, pair_table
+from clvr_bench.records import write_atomically
+from clvr_bench.tables import csv_text
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md")
+PAIRS = (ROOT / "results" / "simclr-pairs-shapes",)
 BLOCK = re.compile(r"(<!-- leaderboard: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left
 
@@ -57,6 +63,21 @@ def _cells(row: pd.Series[object]) -> dict[str, str]:
     }
 
 
+def write_pairs(suite: Path) -> None:
+    """Write ``pairs.csv`` and ``pairs.png`` beside a suite's records; nothing where there are none."""
+    if not any(suite.glob("runs/*/pretraining.json")):
+        return
+    write_atomically(suite / "pairs.csv", pairs(suite).encode())
+    write_atomically(suite / "pairs.png", picture(pair_study(suite), "png"))
+
+
+def pairs(suite: Path) -> str:
+    """Return a study of pairs as CSV."""
+    return csv_text(pair_table(pair_study(suite)), COLUMNS)
+
+
 if __name__ == "__main__":
     for document in DOCUMENTS:
         document.write_text(updated(document))
+    for suite in PAIRS:
+        write_pairs(suite)

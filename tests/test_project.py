@@ -10,12 +10,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer.main
 
 from clvr_bench.cli.app import app
 from clvr_bench.hooks import Hooks
+from tests.clvr_bench.records_fake import write_seeds
 from tests.conftest import Answer
 
 ROOT = Path(__file__).parent.parent
@@ -27,8 +29,11 @@ WITHOUT_TORCH = (
     "cli",
     "cli.app",
     "cli.tables",
+    "cli.pairs",
     "standings",
     "tables",
+    "pairwise",
+    "heatmaps",
     "records",
     "merge",
     "verify",
@@ -74,11 +79,12 @@ def test_commands_that_read_records_never_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_help_and_suites_never_import_torch() -> None:
-    for arguments in (["--help"], ["run", "--help"], ["list", "suites"]):
+def test_help_and_suites_never_import_torch_or_matplotlib() -> None:
+    for arguments in (["--help"], ["run", "--help"], ["preview", "--help"], ["list", "suites"]):
         program = (
             f"import sys; sys.argv = ['clvr-bench', *{arguments}]\nfrom clvr_bench.cli import main\n"
-            "try:\n    main()\nexcept SystemExit:\n    pass\nsys.exit('torch' in sys.modules)"
+            "try:\n    main()\nexcept SystemExit:\n    pass\n"
+            "sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
@@ -167,13 +173,37 @@ def test_committed_tables_are_those_of_their_records(suite: str) -> None:
     assert checked.tables == 1
 
 
-def test_the_documents_tables_are_those_of_the_records() -> None:
+@pytest.fixture(scope="module")
+def documents_tables() -> ModuleType:
     specification = importlib.util.spec_from_file_location("documents_tables", ROOT / "docs" / "tables.py")
     assert specification
     assert specification.loader
     tables = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tables)
-    for document in tables.DOCUMENTS:
+    return tables
+
+
+def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleType) -> None:
+    for document in documents_tables.DOCUMENTS:
         text = document.read_text()
-        assert tables.updated(document) == text, f"{document} has other numbers than the records: run 'make tables'"
+        message = f"{document} has other numbers than the records: run 'make tables'"
+        assert documents_tables.updated(document) == text, message
         assert text.count("| supervised |") >= 1
+
+
+def test_committed_pairs_are_those_of_their_records(documents_tables: ModuleType) -> None:
+    for suite in documents_tables.PAIRS:
+        if (suite / "runs").is_dir():
+            message = f"{suite}/pairs.csv has other numbers than the records: run 'make tables'"
+            assert (suite / "pairs.csv").read_text() == documents_tables.pairs(suite), message
+            assert (suite / "pairs.png").is_file()  # its bytes depend on the version of matplotlib
+
+
+def test_pairs_are_written_beside_their_records_and_nowhere_else(documents_tables: ModuleType, tmp_path: Path) -> None:
+    documents_tables.write_pairs(tmp_path / "nothing-run-yet")
+    assert not (tmp_path / "nothing-run-yet").exists()
+    for chain in (("crop",), ("rotate",), ("crop", "rotate"), ("rotate", "crop")):
+        write_seeds(tmp_path / "study", [60.0, 61.0], chain=chain)
+    documents_tables.write_pairs(tmp_path / "study")
+    assert {path.name for path in (tmp_path / "study").iterdir()} == {"pairs.csv", "pairs.png", "runs"}
+    assert (tmp_path / "study" / "pairs.csv").read_text().splitlines()[1].startswith("crop,,60.50,0.71,6.35,2,simclr,")

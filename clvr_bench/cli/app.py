@@ -264,9 +264,7 @@ def preview(
         int | None, typer.Option(help="Height and width of views in pixels, if not the data set's.", min=8, max=1024)
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws other views.", min=0)] = 0,
-    encoder: Annotated[
-        str | None, typer.Option(help="Build pretext tasks on this encoder.", metavar="E")
-    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Build pretext tasks on this encoder.", metavar="E")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="An option, such as crop.area=[0.2,1.0]; repeatable.", metavar="NAME.OPTION=VALUE"),

@@ -29,8 +29,17 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
     if output is None:
         sys.stdout.write(text)
         return
+    write_output(output, text.encode())
+
+
+def write_output(output: Path, content: bytes) -> None:
+    """Write the file that ``--output`` names.
+
+    Raises:
+        ClvrBenchError: It cannot be written.
+    """
     try:
-        write_atomically(output, text.encode())
+        write_atomically(output, content)
     except OSError as error:
         raise ClvrBenchError(f"--output {output}: cannot be written ({error.strerror}).") from None
 

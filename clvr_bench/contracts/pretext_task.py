@@ -89,6 +89,18 @@ class PretextTask(nn.Module, ABC):
         """Compute the loss of a batch. Moves no state but BatchNorm's; queues and targets move in ``after_step``."""
         raise NotImplementedError(f"{type(self).__name__} trains, so it must implement forward(batch)")
 
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Show what the encoder sees where that is not the views as they are; ``clvr-bench preview`` draws it.
+
+        Args:
+            batch: B samples, as ``forward`` gets them. No gradient is needed, and no state may move.
+
+        Returns:
+            Pictures (B, C, H, W) by label, such as ``"90°"``: float in [0, 1], one channel or three, of any size.
+            Empty where the encoder sees the views as they are.
+        """
+        return {}
+
     def after_step(self, kept: Mapping[str, Tensor], progress: Progress) -> None:
         """Move queues, memory banks and target encoders; called once an optimizer step.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clvr_bench.ops.health import rankme
 from clvr_bench.pretraining import Pretraining
+from clvr_bench.previews import preview_problem, transforms_views
 from clvr_bench.testing.checks import NotApplicable, listed, require, rule
 from clvr_bench.testing.stage import RESNET, VIT, pictures, some_views
 from clvr_bench.testing.task_trial import BATCH, TaskTrial, changed, first_batch, state_of, statistics_of
@@ -308,6 +309,25 @@ def _rank_after(run: Pretraining, epochs: int) -> float:
     return rankme(run.features(run.task.representation(), pictures().train)).item()
 
 
+@rule(
+    "preview shows pictures of its samples, and moves nothing",
+    "Return pictures (B, C, H, W) by label, float in [0, 1], of one channel or three; draw from batch.random(purpose).",
+)
+def preview_shows_pictures(trial: TaskTrial) -> None:
+    """Preview a batch and look at the pictures, at torch's own generator, and at the task's state."""
+    if not transforms_views(trial.task):
+        raise NotApplicable("Its encoder sees the views as they are.")
+    run = trial.start()
+    batch, generator, state = first_batch(run, run.task.phases[0].name), torch.get_rng_state(), state_of(run.task)
+    with torch.no_grad():
+        shown = run.task.preview(batch)
+    problem = preview_problem(shown, BATCH)
+    require(problem is None, f"Of {BATCH} samples, {problem}.")
+    require(torch.equal(generator, torch.get_rng_state()), "It drew from torch's own generator.")
+    moved = changed(state, state_of(run.task))
+    require(not moved, f"It moved {listed(moved)}.")
+
+
 RULES = (
     builds_on_a_resnet,
     builds_on_a_vision_transformer,
@@ -326,4 +346,5 @@ RULES = (
     separable_is_true,
     loss_falls_on_a_repeated_batch,
     representation_keeps_its_rank,
+    preview_shows_pictures,
 )

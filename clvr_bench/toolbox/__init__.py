@@ -14,6 +14,7 @@ from clvr_bench.toolbox.nce import check_contrast as check_contrast
 from clvr_bench.toolbox.patches import cut_pieces as cut_pieces
 from clvr_bench.toolbox.patches import patch_grid as patch_grid
 from clvr_bench.toolbox.patches import patchify as patchify
+from clvr_bench.toolbox.patches import tiled as tiled
 from clvr_bench.toolbox.queue import Queue as Queue
 from clvr_bench.toolbox.spectral_norm import SpectralNorm as SpectralNorm
 from clvr_bench.toolbox.targets import MomentumTarget as MomentumTarget
@@ -40,4 +41,5 @@ __all__ = [
     "picture_features",
     "picture_generator",
     "split_batch_norm",
+    "tiled",
 ]

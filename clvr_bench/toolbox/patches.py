@@ -1,9 +1,12 @@
-"""Patches of pictures: grids of them that may overlap, random pieces of each, and the pixels of a transformer's."""
+"""Patches of pictures: grids of them that may overlap, pieces of each, grids drawn apart, a transformer's pixels."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def patch_grid(images: Tensor, size: int, grid: int) -> Tensor:
@@ -30,6 +33,29 @@ def patch_grid(images: Tensor, size: int, grid: int) -> Tensor:
     pixels = images.index_select(2, rows).index_select(3, columns)  # (B, C, G * P, G * P)
     pixels = pixels.view(batch, channels, grid, size, grid, size).permute(0, 2, 4, 1, 3, 5)  # (B, G, G, C, P, P)
     return pixels.reshape(batch, grid * grid, channels, size, size)
+
+
+def tiled(patches: Tensor, gap: int = 0, fill: float = 1.0) -> Tensor:
+    """Lay the patches of a square grid out as a picture again, drawn apart, for people to look at.
+
+    Args:
+        patches: (B, G * G, C, P, P), row by row, as ``patch_grid`` cuts them.
+        gap: Pixels between neighbours.
+        fill: Their value, in [0, 1].
+
+    Returns:
+        (B, C, S, S) with S = G * P + (G - 1) * gap. Without a gap this undoes a cut without overlap.
+
+    Raises:
+        ValueError: The patches make no square grid.
+    """
+    batch, count, channels, size = patches.shape[:4]
+    grid = math.isqrt(count)
+    if grid**2 != count:
+        raise ValueError(f"tiled: {count} patches make no square grid")
+    apart = F.pad(patches, (0, gap, 0, gap), value=fill).view(batch, grid, grid, channels, size + gap, size + gap)
+    side = grid * (size + gap)
+    return apart.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, side, side)[:, :, : side - gap, : side - gap]
 
 
 def _covered(side: int, size: int, grid: int, device: torch.device) -> Tensor:

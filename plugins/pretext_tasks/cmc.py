@@ -21,8 +21,10 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.ops.color_lab import rgb_to_lab, unit_lab
+from clvr_bench.ops.color_lab import from_unit_lab, lab_to_rgb, rgb_to_lab, unit_lab
 from clvr_bench.toolbox import NCE, MemoryBank, check_contrast, linear_head
+
+SHOWN_LIGHTNESS = 70.0  # of 100, where people look at a and b alone: few pairs of them are then no color of sRGB
 
 
 @hookimpl
@@ -116,6 +118,12 @@ class CMC(PretextTask):
             logs={"contrastive_top1_l": top1_l, "contrastive_top1_ab": top1_ab},
             kept={**kept, "constants_l": constants_l, "constants_ab": constants_ab},
         )
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Show the view of L as grays, and that of ab as its colors at one lightness."""
+        lab = from_unit_lab(torch.cat(split_lab(batch.views[0]), dim=1))
+        gray, light = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1), torch.tensor([SHOWN_LIGHTNESS, 0, 0]).view(3, 1, 1)
+        return {"L": lab_to_rgb(lab * gray), "ab": lab_to_rgb(lab * (1 - gray) + light)}
 
     def _contrast(self, similarities: Tensor, nce: NCE) -> tuple[Tensor, Tensor, Tensor]:
         """Return losses (B,), estimates of log Z (B,) and how many percent find the other view of their picture."""

@@ -22,7 +22,7 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.ops.color import luminance
-from clvr_bench.toolbox import cut_pieces, patch_grid
+from clvr_bench.toolbox import cut_pieces, patch_grid, tiled
 
 GRID = 7  # patches along a side (section 3.2)
 CONTEXT_BLOCKS = 5  # of Henaff et al. 2019, appendix A.2
@@ -119,7 +119,7 @@ class CPC(PretextTask):
     def forward(self, batch: Batch) -> StepOutput:
         """Compute InfoNCE over the predicted rows, averaged over the steps."""
         order = batch.random("groups").uniform().argsort()
-        corners = batch.random("pieces").integers(self.cut.places, GRID * GRID, 2)  # (B, 49, 2)
+        corners = self._corners(batch)
         z = encode_patches(self.encoder, self.cut(batch.views[0][order], corners[order]))  # (B, 7, 7, D)
         context = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, 7, 7, D)
         losses, top1s = [], []
@@ -130,6 +130,15 @@ class CPC(PretextTask):
             top1s.append(100 * hits.float().mean())
         logs = {"nearest_top1": top1s[0], "farthest_top1": top1s[-1]}
         return StepOutput(loss=torch.stack(losses).mean(), logs=logs)
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Show the grid of patches, drawn apart."""
+        patches = self.cut(batch.views[0], self._corners(batch))
+        return {f"{GRID} x {GRID} patches": tiled(patches, gap=max(1, self.cut.patch // 8))}
+
+    def _corners(self, batch: Batch) -> Tensor:
+        """Draw where each patch's piece is cut: top and left, (B, 49, 2)."""
+        return batch.random("pieces").integers(self.cut.places, GRID * GRID, 2)
 
     def representation(self) -> nn.Module:
         """Return the mean of the patches' features (section 3.2)."""

@@ -114,6 +114,15 @@ class DeepCluster(PretextTask):
         accuracy = 100 * (logits.argmax(dim=1) == labels).float().mean()
         return StepOutput(loss=F.cross_entropy(logits, labels), logs={"pseudo_label_top1": accuracy})
 
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Show the two channels of the filter, if there is one: mid-gray is 0, a picture's strongest edge 0 or 1."""
+        if not self.sobel:
+            return {}
+        found = edges(batch.views[0])  # (B, 2, H, W)
+        strongest = found.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+        across, down = (0.5 + 0.5 * found / strongest).split(1, dim=1)  # (B, 1, H, W) each
+        return {"left - right": across, "above - below": down}
+
 
 class PseudoClassifier(nn.Linear):
     """A linear layer that starts with small weights, normal with a deviation of 0.01, as in the authors' code."""
@@ -133,8 +142,13 @@ class Filtered(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Filter, then encode as it is: the filter's values are centred on zero."""
-        features: Tensor = self.encoder(sobel((images - _MEAN) / _STD), normalize=False)
+        features: Tensor = self.encoder(edges(images), normalize=False)
         return features
+
+
+def edges(images: Tensor) -> Tensor:
+    """Normalize pictures (B, C, H, W) in [0, 1] and filter them: left - right and above - below, (B, 2, H, W)."""
+    return sobel((images - _MEAN) / _STD)
 
 
 def uniform_visits(assignments: Tensor, random: SampleRandom) -> Tensor:

@@ -26,6 +26,8 @@ from clvr_bench import (
 )
 from clvr_bench.toolbox import patchify
 
+MID_GRAY = 0.5  # of hidden patches where a person looks at them
+
 
 @hookimpl
 def register_pretext_tasks(register: Register) -> None:
@@ -111,12 +113,22 @@ class MAE(PretextTask):
     def forward(self, batch: Batch) -> StepOutput:
         """Compute the mean squared error of the hidden patches' pixels."""
         images = (batch.views[0] - self.encoder.mean) / self.encoder.std
-        order = batch.random("mask").permutation(self.grid**2)  # (B, n)
-        seen, hidden = order[:, : self.visible], order[:, self.visible :]
+        seen, hidden = self._divided(batch)
         tokens = self.encoder.tokens(images, keep=seen, normalize=False)  # (B, prefix + visible, D)
         predicted = self.leave(take(self.decode(tokens, seen), hidden)).float()  # (B, n - visible, P * P * C)
         target = take(patchify(images, self.patch), hidden)
         return StepOutput(loss=F.mse_loss(predicted, normalized(target) if self.norm_pix else target))
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Show the patches that are seen; the others are mid-gray here, and not there at all for the encoder."""
+        seen, _ = self._divided(batch)
+        shown = batch.views[0].where(patch_mask(seen, self.grid, self.patch), MID_GRAY)
+        return {f"{self.visible} of {self.grid**2} seen": shown}
+
+    def _divided(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Draw the numbers of the patches that are seen (B, visible), and of those that are hidden (B, n - visible)."""
+        order = batch.random("mask").permutation(self.grid**2)  # (B, n)
+        return order[:, : self.visible], order[:, self.visible :]
 
     def decode(self, tokens: Tensor, seen: Tensor) -> Tensor:
         """Decode encoded tokens (B, prefix + visible, D) of the patches ``seen`` into all patches' (B, n, P)."""
@@ -149,6 +161,21 @@ def patch_layout(encoder: Encoder, image_size: int) -> tuple[int, int]:
             "Choose an encoder whose patch size divides the image size."
         )
     return grid, prefix
+
+
+def patch_mask(patches: Tensor, grid: int, patch: int) -> Tensor:
+    """Mark the pixels of some patches.
+
+    Args:
+        patches: (B, m) int64, their numbers in raster order.
+        grid: Patches along a side.
+        patch: A patch's side in pixels.
+
+    Returns:
+        (B, 1, grid * patch, grid * patch) bool.
+    """
+    marked = torch.zeros(len(patches), grid**2, dtype=torch.bool, device=patches.device).scatter_(1, patches, True)
+    return marked.view(-1, 1, grid, grid).repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:

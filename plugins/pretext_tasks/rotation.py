@@ -51,6 +51,11 @@ class Rotation(PretextTask):
         accuracy = 100 * (logits.argmax(dim=1) == target).float().mean()
         return StepOutput(loss=F.cross_entropy(logits, target), logs={"rotation_top1": accuracy})
 
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Show the four turns, labelled in degrees."""
+        turned = turns(batch.views[0]).chunk(4)
+        return {f"{90 * quarter}°": images for quarter, images in enumerate(turned)}
+
 
 def turns(images: Tensor) -> Tensor:
     """Turn pictures (B, C, H, H) by 0, 90, 180 and 270 degrees, counter-clockwise: (4B, C, H, H), turn by turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
@@ -43,6 +43,7 @@ class FakeRun:
     version: int | str = 1
     options: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0.1})
     encoder: str | None = "resnet18_small"
+    chain: Sequence[str | Mapping[str, Any]] = ("simclr",)
     dataset: str = "CIFAR-10"
     fingerprint: str = "f00d"
     status: str = "done"
@@ -63,7 +64,7 @@ class FakeRun:
         return {
             "pretext_task": {"name": self.task, "version": self.version, "options": dict(self.options)},
             "encoder": encoder,
-            "augmentation": [{"name": "simclr", "version": 1, "options": {}}],
+            "augmentation": self.links(),
             "dataset": {"name": "cifar10", "version": 1, "options": {}, "fingerprint": self.fingerprint},
             "recipe": {"optimizer": "sgd"} if self.budget else None,
             "budget": self.budget,
@@ -72,12 +73,23 @@ class FakeRun:
             "protocol": "standard-v1",
         }
 
+    def links(self) -> list[dict[str, Any]]:
+        """Return the chain as records keep it; a link that is a mapping has its name, version and options in it."""
+        links = ({"name": link} if isinstance(link, str) else link for link in self.chain)
+        return [{"version": 1, "options": {}, **link} for link in links]
+
+    def chain_shown(self) -> str:
+        options = (", ".join(f"{name}={value}" for name, value in link["options"].items()) for link in self.links())
+        return " + ".join(
+            link["name"] + (f" ({said})" if said else "") for link, said in zip(self.links(), options, strict=True)
+        )
+
     def pretraining(self) -> PretrainingRecord:
         facts = {
             "dataset": self.dataset,
             "parameters": 11_200_000,
             "feature_dim": 512,
-            "augmentation": "simclr",
+            "augmentation": self.chain_shown(),
             "labels": "none",
             "ranked": True,
             "options_source": "paper",

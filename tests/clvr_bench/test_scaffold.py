@@ -41,11 +41,12 @@ def test_a_new_plugin_keeps_the_contract(kind: str, tmp_path: Path) -> None:
 
 def test_a_new_pretext_task_learns_and_keeps_the_contract(tmp_path: Path) -> None:
     slow = "the representation keeps its rank"  # a training of its own; put to the installed example's task
+    inapplicable = {"separable is true where it is claimed", "preview shows pictures of its samples, and moves nothing"}
     for check in checks(tmp_path, "pretext task"):
         if check.rule.title != slow:
             finding = check.finding()
             assert finding.state != "fails", finding
-            assert finding.state == "holds" or finding.title == "separable is true where it is claimed"
+            assert finding.state == "holds" or finding.title in inapplicable
 
 
 @pytest.mark.parametrize("name", ["a", "fresh", "deep_and_rather_long_name"])

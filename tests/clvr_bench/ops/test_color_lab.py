@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clvr_bench import ClvrBenchError
-from clvr_bench.ops.color_lab import LAB_RANGES, rgb_to_lab, unit_lab
+from clvr_bench.ops.color_lab import LAB_RANGES, from_unit_lab, lab_to_rgb, rgb_to_lab, unit_lab
 
 PUBLISHED = {  # as commonly tabulated for sRGB under D65 and the 2 degree observer
     (1, 1, 1): (100.0, 0.0, 0.0),
@@ -120,3 +120,19 @@ def test_both_branches_of_the_curves_meet():
 def test_pictures_without_three_channels_are_refused():
     with pytest.raises(ClvrBenchError, match=r"Lab: pictures must have 3 channels \(red, green, blue\), got 1\. Use"):
         rgb_to_lab(torch.rand(2, 1, 4, 4))
+
+
+def test_lab_is_undone_for_all_colors_that_have_one():
+    random = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.cat([random, torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), random / 100])
+    torch.testing.assert_close(lab_to_rgb(rgb_to_lab(images)), images, rtol=0, atol=1e-3)
+    lab = rgb_to_lab(images)
+    torch.testing.assert_close(from_unit_lab(unit_lab(lab)), lab, rtol=0, atol=1e-4)
+
+
+def test_colors_outside_of_srgb_are_clipped():
+    lab = torch.tensor([[95.0, 90.0, 90.0], [5.0, -80.0, 90.0], [50.0, 0.0, -107.0]])[:, :, None, None]
+    shown = lab_to_rgb(lab)
+    assert shown.isfinite().all()
+    assert shown.min() >= 0
+    assert shown.max() <= 1

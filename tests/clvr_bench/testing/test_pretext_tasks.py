@@ -219,6 +219,43 @@ class HasTwoPhases(Sound):
         return decay_groups(self.head if phase == "head" else self.encoder)
 
 
+class Previews(Sound):
+    def preview(self, batch: Any) -> Any:
+        return {"upright": batch.views[0], "turned": batch.views[0].rot90(1, dims=(-2, -1))}
+
+
+class PreviewsAList(Sound):
+    def preview(self, batch: Any) -> Any:
+        return [batch.views[0]]
+
+
+class PreviewsOneSample(Sound):
+    def preview(self, batch: Any) -> Any:
+        return {"first": batch.views[0][0]}
+
+
+class PreviewsTooFew(Sound):
+    def preview(self, batch: Any) -> Any:
+        return {"half": batch.views[0][::2]}
+
+
+class PreviewsNormalized(Sound):
+    def preview(self, batch: Any) -> Any:
+        return {"normalized": (batch.views[0] - self.encoder.mean) / self.encoder.std}
+
+
+class PreviewsByTorchsGenerator(Sound):
+    def preview(self, batch: Any) -> Any:
+        return {"noise": torch.rand_like(batch.views[0])}
+
+
+class PreviewsAndMoves(_Counts):
+    def preview(self, batch: Any) -> Any:
+        self.count += 1
+        return {"view": batch.views[0]}
+
+
+PREVIEW = "preview shows pictures of its samples, and moves nothing"
 BREACHES = [
     (NeedsAResNet, "builds on a vision transformer, or says why not", "no attribute 'conv1'"),
     (NeedsATransformer, "builds on a ResNet, or says why not", "no attribute 'blocks'"),
@@ -243,10 +280,18 @@ BREACHES = [
     (IsNotSeparable, "separable is true where it is claimed", "differ by"),
     (StandsStill, "the loss falls on a batch that is repeated", "it went from 1.0000 to 1.0000"),
     (Collapses, "the representation keeps its rank", "The features' effective rank fell"),
+    (PreviewsAList, PREVIEW, "it returned list, not pictures by label"),
+    (PreviewsOneSample, PREVIEW, "'first' is (3, 32, 32), not (B, C, H, W)"),
+    (PreviewsTooFew, PREVIEW, "'half' has shape (8, 3, 32, 32), not (16, 1 or 3, H, W)"),
+    (PreviewsNormalized, PREVIEW, "'normalized' is torch.float32 from -"),
+    (PreviewsByTorchsGenerator, PREVIEW, "It drew from torch's own generator."),
+    (PreviewsAndMoves, PREVIEW, "It moved count."),
 ]
 
 
-@pytest.mark.parametrize("task", [Sound, MovesAsDeclared, DropsOut, HasTwoPhases], ids=lambda task: task.__name__)
+@pytest.mark.parametrize(
+    "task", [Sound, MovesAsDeclared, DropsOut, HasTwoPhases, Previews], ids=lambda task: task.__name__
+)
 def test_a_sound_task_keeps_every_rule(findings: Check, task: type[PretextTask]) -> None:
     assert failing(findings(Kind.PRETEXT_TASK, task)) == {}
 
@@ -261,6 +306,13 @@ def test_a_breach_is_found_and_named(findings: Check, task: type[PretextTask], t
 
 def test_every_rule_can_fail() -> None:
     assert {rule.title for rule in pretext_tasks.RULES} == {title for _, title, _ in BREACHES}
+
+
+def test_what_leaves_views_as_they_are_has_nothing_to_preview(findings: Check) -> None:
+    assert findings(Kind.PRETEXT_TASK, Sound, only=PREVIEW)[PREVIEW] == Finding(
+        PREVIEW, "not applicable", "Its encoder sees the views as they are."
+    )
+    assert findings(Kind.PRETEXT_TASK, Previews, only=PREVIEW)[PREVIEW] == Finding(PREVIEW, "holds")
 
 
 def test_rules_about_training_pass_over_what_does_not_train(findings: Check) -> None:

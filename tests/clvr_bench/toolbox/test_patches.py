@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lightly.models.utils import patchify as lightly_patchify
 from torch import Tensor
 
-from clvr_bench.toolbox import cut_pieces, patch_grid, patchify
+from clvr_bench.toolbox import cut_pieces, patch_grid, patchify, tiled
 
 
 def pictures(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:
@@ -84,3 +84,26 @@ def test_patchify_takes_oblong_pictures() -> None:
 def test_pixels_that_are_left_over_are_refused() -> None:
     with pytest.raises(ValueError, match="patchify: 32 x 32 pixels cannot be cut into patches of 5 px"):
         patchify(pictures(), 5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
+def test_a_grid_drawn_apart_holds_every_patch_in_its_place(grid: int, size: int, gap: int) -> None:
+    patches = torch.rand(2, grid * grid, 3, size, size, generator=torch.Generator().manual_seed(0))
+    drawn = tiled(patches, gap, fill=2.0)
+    side = grid * size + (grid - 1) * gap
+    assert drawn.shape == (2, 3, side, side)
+    for number in range(grid * grid):
+        top, left = (place * (size + gap) for place in divmod(number, grid))
+        assert torch.equal(drawn[:, :, top : top + size, left : left + size], patches[:, number])
+    assert (drawn == 2.0).sum() == drawn.numel() - patches.numel()
+
+
+def test_drawn_without_a_gap_a_cut_is_undone() -> None:
+    images = pictures(size=12)
+    assert torch.equal(tiled(patch_grid(images, 4, 3)), images)
+
+
+def test_patches_that_make_no_square_are_refused() -> None:
+    with pytest.raises(ValueError, match="tiled: 6 patches make no square grid"):
+        tiled(torch.zeros(1, 6, 3, 4, 4))

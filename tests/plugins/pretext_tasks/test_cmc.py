@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from clvr_bench import Batch, ClvrBenchError, DataFacts, EncoderFacts, Progress, SampleRandom
 from clvr_bench.assembly import build_encoder
 from clvr_bench.combinations import Choice
+from clvr_bench.ops.color_lab import rgb_to_lab, unit_lab
 from clvr_bench.options import resolve_options
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
-from clvr_plugins.pretext_tasks.cmc import CMC, softmax_losses, split_lab
+from clvr_plugins.pretext_tasks.cmc import CMC, SHOWN_LIGHTNESS, softmax_losses, split_lab
 
 SIZE = 40
 FACTS = DataFacts("image", train_size=SIZE, image_size=8)
@@ -262,3 +263,23 @@ def test_the_loss_falls_within_a_few_steps(build: Callable[..., CMC], loss: str)
             task.after_step(output.kept, Progress(step, 25, 0, 1))
         losses.append(output.loss.item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_preview_shows_the_two_views_that_the_encoders_see(build: Callable[..., CMC]) -> None:
+    task, seen = build(), []
+    for encoder in (task.encoder, task.encoder_ab):
+        encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    batch = batch_of(pictures(3))
+    shown = task.preview(batch)
+    task(batch)
+    lightness, color = seen
+    assert list(shown) == ["L", "ab"]
+    gray = rgb_to_lab(shown["L"])
+    torch.testing.assert_close(unit_lab(gray)[:, :1], lightness, rtol=0, atol=0.01)
+    assert gray[:, 1:].abs().max() < 0.1
+    inside = ((shown["ab"] > 0.001) & (shown["ab"] < 0.999)).all(dim=1, keepdim=True)  # what sRGB has at this lightness
+    at_one_lightness = rgb_to_lab(shown["ab"])
+    assert inside.float().mean() > 0.3
+    assert (at_one_lightness[:, :1] - SHOWN_LIGHTNESS).abs()[inside].max() < 0.1
+    difference = (unit_lab(at_one_lightness)[:, 1:] - color).abs().amax(dim=1, keepdim=True)
+    assert difference[inside].max() < 0.01

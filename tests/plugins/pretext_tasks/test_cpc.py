@@ -310,3 +310,19 @@ def test_the_loss_falls_within_a_few_steps() -> None:
         losses.append(loss.item())
     assert losses[0] == pytest.approx(math.log(8 * 49), abs=0.5)
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_the_preview_is_the_grid_of_patches_that_the_encoder_sees_drawn_apart() -> None:
+    task, batch = cpc(piece=0.75), batch_of(pictures(3), torch.tensor([4, 9, 2]))
+    (label, shown), *others = task.preview(batch).items()
+    task(batch)
+    order = batch.random("groups").uniform().argsort()
+    patches = task.encoder.seen[0].view(3, 7, 7, 3, 8, 8)[order.argsort()]
+    assert (label, others) == ("7 x 7 patches", [])
+    assert shown.shape == (3, 3, 62, 62)  # 7 patches of 8 px, 6 gaps of 1 px
+    for row in range(7):
+        for column in range(7):
+            top, left = 9 * row, 9 * column
+            assert torch.equal(shown[:, :, top : top + 8, left : left + 8], patches[:, row, column])
+    assert (shown[:, :, 8::9] == 1).all()
+    assert (shown[:, :, :, 8::9] == 1).all()

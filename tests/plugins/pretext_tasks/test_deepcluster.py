@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,27 @@ def test_a_finished_run_is_loaded_with_its_filter(tiny_run: Callable[..., Any], 
     (folder,) = {path.parent for path in tmp_path.rglob("weights.safetensors")}
     representation = load_encoder(folder, plugins_dirs=[CONTRACT_PLUGINS])
     assert representation(PICTURES).shape == (N, 8)
+
+
+def test_the_preview_is_what_the_encoder_sees_scaled_around_mid_gray(build: Callable[..., DeepCluster]) -> None:
+    task, seen = build(), []
+    task.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    batch = batch_of(torch.tensor([3, 50]))
+    shown = task.preview(batch)
+    task(batch)
+    (edges,) = seen
+    assert list(shown) == ["left - right", "above - below"]
+    for number, channel in enumerate(shown.values()):
+        strongest = edges.abs().amax(dim=(1, 2, 3))[:, None, None, None]
+        torch.testing.assert_close((channel - 0.5) * 2 * strongest, edges[:, number : number + 1])
+    extremes = torch.cat(list(shown.values()), dim=1).sub(0.5).abs().amax(dim=(1, 2, 3))
+    assert extremes.tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_a_picture_without_edges_is_previewed_in_mid_gray(build: Callable[..., DeepCluster]) -> None:
+    shown = build().preview(replace(batch_of(torch.tensor([0])), views=[torch.full((1, 3, 8, 8), 0.449)]))
+    assert all((channel == 0.5).all() for channel in shown.values())
+
+
+def test_without_the_filter_there_is_nothing_to_preview(build: Callable[..., DeepCluster]) -> None:
+    assert build(sobel=False).preview(batch_of(torch.tensor([0]))) == {}

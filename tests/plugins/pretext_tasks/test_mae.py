@@ -309,3 +309,19 @@ def test_the_loss_falls_within_a_few_steps(task: MAE) -> None:
         losses.append(loss.item())
     assert math.isfinite(losses[0])
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_preview_shows_the_patches_that_are_encoded_and_hides_the_others_in_mid_gray(task: MAE) -> None:
+    images, kept = pictures(3).clamp(max=0.49), []
+    tokens = task.encoder.tokens
+    task.encoder.tokens = lambda *a, **k: kept.append(k["keep"]) or tokens(*a, **k)  # type: ignore[func-returns-value, method-assign]  # records
+    ((label, shown),) = task.preview(batch_of(images)).items()
+    task(batch_of(images))
+    assert label == "4 of 16 seen"
+    for number, picture in enumerate(shown):
+        for patch in range(16):
+            row, column = (4 * place for place in divmod(patch, 4))
+            place = (slice(None), slice(row, row + 4), slice(column, column + 4))
+            seen = patch in kept[0][number].tolist()
+            expected = images[number][place] if seen else torch.full((3, 4, 4), 0.5)
+            assert torch.equal(picture[place], expected)

@@ -139,3 +139,14 @@ def test_the_loss_falls_within_a_few_steps(task: Rotation) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_preview_is_what_the_encoder_sees_by_degrees(task: Rotation) -> None:
+    seen: list[Tensor] = []
+    task.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    batch = batch_of(pictures(2))
+    shown = task.preview(batch)
+    assert not seen
+    task(batch)
+    assert list(shown) == ["0°", "90°", "180°", "270°"]
+    assert torch.equal(torch.cat(list(shown.values())), seen[0])

@@ -1,0 +1,22 @@
+"""Loads plugins for a command that goes on without the broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from clvr_bench.plugins import Plugins, load_plugins
+
+
+def load_with_warnings(chosen: tuple[list[Path], list[str]], errors: Console) -> Plugins:
+    """Load plugins and name those that did not load.
+
+    Args:
+        chosen: Plugins directories, and plugins to leave out.
+        errors: Where warnings go.
+    """
+    plugins = load_plugins(*chosen)
+    for plugin in plugins.broken:
+        errors.print(f"warning: plugin '{plugin.name}' did not load: {plugin.reason}", markup=False, soft_wrap=True)
+    return plugins
