@@ -1,4 +1,4 @@
-"""Makes the views of a batch; on a CPU in parts, a thread each, since single operations are too short to share out."""
+"""Makes the views of a batch; on a CPU in parts, a thread to each, since single operations are too short to share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -16,16 +15,17 @@ from torch import Tensor
 from clvr_bench.contracts.augmentation import Augmentation
 from clvr_bench.contracts.values import Images
 from clvr_bench.draws import SampleRandom
+from clvr_bench.ops.compiling import compiling
 
-_LEAST = 8  # pictures in a part; below, what every operation costs whatever its size would be more than its work
+_LEAST = 1 << 19  # numbers in a part; operations on less are so short that threads mostly wait for Python's lock
 
 
 def make_views(augmentation: Augmentation, images: Images, views: int, random: SampleRandom) -> list[Tensor]:
     """Make views without gradients, as ``augmentation(images, views, random)`` does.
 
     A picture's draws are its own, so that a batch may be cut anywhere. torch would share every single operation out
-    among its threads instead, where waiting for the last one takes longer than the work, above all on a machine that
-    has other things to do.
+    among its threads instead, and where another process takes a core for a moment, each of a hundred short operations
+    waits for it. Compiled operations are few and long, and are left to torch.
 
     Args:
         augmentation: Makes them.
@@ -36,15 +36,20 @@ def make_views(augmentation: Augmentation, images: Images, views: int, random: S
     Returns:
         V tensors (B, C, size, size), float32 in [0, 1].
     """
-    threads = min(torch.get_num_threads(), len(images) // _LEAST) if images.pixels.device.type == "cpu" else 1
-    if threads <= 1:
+    if images.pixels.device.type != "cpu" or compiling():
         return _views_of(augmentation, images, views, random)
+    threads = min(torch.get_num_threads(), len(images), images.pixels.numel() // _LEAST)
+    if threads <= 1:
+        with _one_thread_each():
+            return _views_of(augmentation, images, views, random)
     bounds = [len(images) * number // threads for number in range(threads + 1)]
-    parts = [slice(start, end) for start, end in pairwise(bounds)]
+
+    def made_of(bound: tuple[int, int]) -> list[Tensor]:
+        part = slice(*bound)
+        return _views_of(augmentation, images[part], views, random[part])
+
     with _one_thread_each():
-        # every part has a context of its own, for a context is entered once at a time
-        jobs = [partial(copy_context().run, _views_of, augmentation, images[p], views, random[p]) for p in parts]
-        made = list(_pool(threads, os.getpid()).map(lambda job: job(), jobs))
+        made = list(_pool(threads, os.getpid()).map(made_of, pairwise(bounds)))
     return [torch.cat(view) for view in zip(*made, strict=True)]
 
 

@@ -31,19 +31,21 @@ class Watched(PerView):
     """Says who called it, with how much, and what holds there."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, int, int, bool, bool]] = []
+        self.calls: list[tuple[str, int, int, bool]] = []
 
     def view(self, images: Images, random: SampleRandom) -> Tensor:
-        state = torch.get_num_threads(), torch.is_grad_enabled(), _compiled.get()
+        state = torch.get_num_threads(), torch.is_grad_enabled()
         self.calls.append((threading.current_thread().name, len(images), *state))
         assert images.times is not None
         return images.times + random("some").uniform()[:, None]
 
 
 @pytest.fixture
-def three_threads() -> Iterator[None]:
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Three threads, and parts of at least ten pictures."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
+    monkeypatch.setattr(views, "_LEAST", 10 * PIXELS[0].numel())
     yield
     torch.set_num_threads(before)
 
@@ -59,28 +61,35 @@ def test_views_made_in_parts_are_those_of_the_whole_batch(
 
 def test_every_part_has_a_thread_of_its_own_and_torch_one_in_it(three_threads: None) -> None:
     watched = Watched()
-    token = _compiled.set(True)
     made = make_views(watched, images(), 1, samples())[0]
-    _compiled.reset(token)
     assert torch.equal(made, watched(images(), 1, samples())[0])
     parts = watched.calls[:-1]
     assert sorted(size for _, size, *_ in parts) == [13, 13, 14]
     assert all(name.startswith("views") for name, *_ in parts)
-    assert {call[2:] for call in parts} == {(1, False, True)}
+    assert {call[2:] for call in parts} == {(1, False)}
     assert torch.get_num_threads() == 3
 
 
-def test_a_batch_too_small_to_share_out_stays_whole(three_threads: None) -> None:
-    watched, few = Watched(), slice(0, 15)
+def test_a_batch_too_small_to_share_out_is_made_by_one_thread(three_threads: None) -> None:
+    watched, few = Watched(), slice(0, 19)
     make_views(watched, images()[few], 1, samples()[few])
-    assert [(name, size) for name, size, *_ in watched.calls] == [("MainThread", 15)]
+    assert watched.calls == [("MainThread", 19, 1, False)]
+    assert torch.get_num_threads() == 3
+
+
+def test_compiled_operations_are_shared_out_by_torch(three_threads: None) -> None:
+    watched = Watched()
+    token = _compiled.set(True)
+    make_views(watched, images(), 1, samples())
+    _compiled.reset(token)
+    assert watched.calls == [("MainThread", 40, 3, False)]
 
 
 def test_with_one_thread_a_batch_stays_whole() -> None:
     watched = Watched()
     make_views(watched, images(), 2, samples())
     assert [size for _, size, *_ in watched.calls] == [40, 40]
-    assert not any(grad for *_, grad, _ in watched.calls)
+    assert not any(grad for *_, grad in watched.calls)
 
 
 def test_an_error_in_a_part_is_raised_and_the_threads_are_given_back(three_threads: None) -> None:
