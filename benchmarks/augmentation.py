@@ -210,11 +210,13 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="A document with a block <!-- augmentation: DEVICE -->.")
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
+    block = re.compile(rf"(<!-- augmentation: {device.type} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+    if arguments.write and not block.search(arguments.write.read_text()):
+        parser.error(f"{arguments.write} has no block <!-- augmentation: {device.type} --> ... <!-- end -->")
     keep_freed_memory()
     made = table(device, arguments.cores, arguments.rounds)
     Console().print(made, markup=False, highlight=False, soft_wrap=True)
     if arguments.write:
-        block = re.compile(rf"(<!-- augmentation: {device.type} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
         arguments.write.write_text(block.sub(lambda match: f"{match[1]}{made}{match[2]}", arguments.write.read_text()))
 
 

@@ -29,13 +29,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep what is freed, up to 32 MiB a piece, instead of handing it to the kernel at once.
+    """Tell glibc's allocator to keep what is freed from now on, up to 32 MiB a piece, instead of handing it back.
 
     Without this a CPU spends much of an elementwise operation on page faults. Other C libraries are left as they are.
     """
     trim_threshold, mmap_threshold = -1, -3  # as malloc.h numbers them
     _call_glibc("mallopt", trim_threshold, 2**31 - 1)
-    _call_glibc("mallopt", mmap_threshold, 32 << 20)  # the most that it takes
+    _call_glibc("mallopt", mmap_threshold, 32 << 20)  # larger pieces are few
 
 
 def _call_glibc(function: str, *arguments: int) -> None:

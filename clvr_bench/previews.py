@@ -216,10 +216,11 @@ def _first_that_fits(task: TaskChoice, encoders: Sequence[Choice], facts: DataFa
     reasons = []
     for encoder in encoders:
         try:
-            options = {**encoder.options, **task.task.encoder_options(**task.options)}
-            where = f"{task.entry.name} with encoder '{encoder.entry.name}'"
-            needed = Choice(encoder.entry, resolve_options(encoder.entry.options, options, where))
-            reason = task.task.skip_reason(encoder_facts(needed, facts), facts)
+            with blaming(task.entry.name, "choosing its encoder"):
+                options = {**encoder.options, **task.task.encoder_options(**task.options)}
+                where = f"{task.entry.name} with encoder '{encoder.entry.name}'"
+                needed = Choice(encoder.entry, resolve_options(encoder.entry.options, options, where))
+                reason = task.task.skip_reason(encoder_facts(needed, facts), facts)
         except ClvrBenchError as error:
             reason = str(error).rstrip(".")
         if reason is None:

@@ -104,8 +104,6 @@ class Sweep:
         """
         deadline = None if time_limit is None else time.monotonic() + time_limit
         listener, outcome = listener or Listener(), Outcome()
-        if self.device.type == "cpu":
-            keep_freed_memory()
         for number, planned in enumerate(self.planned, start=1):
             if planned.standing == "done":
                 outcome.counts["done"] += 1
@@ -156,6 +154,8 @@ def plan(
     combinations = Planner(suite, plugins.registry, where, overrides).combinations()
     folder = results / suite.name
     require_writable(folder)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = choose_precision(device, suite.budget.precision)
     planned = place(combinations, folder, device=device, precision=precision, data_root=data_root)
     return Sweep(suite, planned, device, precision, folder, plugins)

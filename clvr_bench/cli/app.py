@@ -111,7 +111,7 @@ def run(
         str | None, typer.Option(help="Stop at a checkpoint after this long, such as 9m, 90s or 2h.", metavar="T")
     ] = None,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile the augmentations' operations: a minute once, then faster.")
+        bool, typer.Option("--compile", help="Compile the operations of augmentations; pays for small pictures.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show combinations, time, memory and disk; train nothing.")

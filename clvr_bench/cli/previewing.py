@@ -12,6 +12,7 @@ from rich.console import Console
 from clvr_bench.assembly import blaming
 from clvr_bench.cli.choosing import Chooser
 from clvr_bench.cli.loading import load_with_warnings
+from clvr_bench.cli.tables import write_output
 from clvr_bench.combinations import Override, TaskChoice
 from clvr_bench.contact_sheets import lay_out
 from clvr_bench.contracts.dataset import Dataset
@@ -19,7 +20,6 @@ from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.pages import FileType, drawn
 from clvr_bench.previews import Row, Sheet, augmentation_row, head_row, task_row, transforms_views, views_as_they_are
-from clvr_bench.records import write_atomically
 from clvr_bench.registry import Entry, Kind
 from clvr_bench.samples import Samples, choose_samples
 
@@ -74,7 +74,7 @@ def preview_request(request: PreviewRequest) -> None:
     samples = choose_samples(dataset.entry.name, built, numbers=numbers, image_size=request.size, seed=request.seed)
     rows = _rows(makers, samples, {*request.names, *(override.name for override in overrides)}, errors)
     sheet = Sheet(head_row(samples, whole=request.of_augmentations), tuple(rows), samples.image_size)
-    _write(output, drawn(lay_out(sheet), cast(FileType, output.suffix[1:].lower())))
+    write_output(output, drawn(lay_out(sheet), cast(FileType, output.suffix[1:].lower())))
     Console().print(f"Written: {output}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -153,10 +153,3 @@ def _rows(makers: Mapping[str, Maker], samples: Samples, named: Set[str], errors
     for warning in warnings:
         errors.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     return rows
-
-
-def _write(output: Path, content: bytes) -> None:
-    try:
-        write_atomically(output, content)
-    except OSError as error:
-        raise ClvrBenchError(f"--output {output}: cannot be written ({error.strerror}). Name another file.") from None

@@ -70,13 +70,15 @@ def run_request(request: RunRequest) -> int:
         overrides=overrides,
         where=where,
     )
+    compiled = compiled_operations() if request.compiled else nullcontext()
     if request.dry_run:
         from clvr_bench.cli.dry_run import show_plan
 
-        show_plan(sweep, console)
+        with compiled:
+            show_plan(sweep, console)
         return 0
     try:
-        with compiled_operations() if request.compiled else nullcontext(), Watcher(console) as watcher:
+        with compiled, Watcher(console) as watcher:
             outcome = sweep.run(watcher, time_limit)
     except KeyboardInterrupt:
         errors.print("clvr-bench: interrupted; the same command goes on from the last checkpoint.", highlight=False)

@@ -104,8 +104,8 @@ class Images:
     @classmethod
     def whole(cls, pixels: Tensor) -> Images:
         """Wrap pictures (B, C, H, W) that fill their frame."""
-        height, width = pixels.shape[-2:]
-        return cls(pixels, torch.tensor([[height, width]], device=pixels.device).expand(len(pixels), 2))
+        sizes = [torch.full((len(pixels),), side, device=pixels.device) for side in pixels.shape[-2:]]
+        return cls(pixels, torch.stack(sizes, 1))
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -18,7 +18,7 @@ from clvr_bench.ops.pixels import change_chosen, per_sample, unit_range
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
-_LARGE = 64 * 64  # pixels: from here on, a CPU jitters one picture after another faster than many at once
+_LARGE = 128 * 128  # pixels: from here on, a CPU jitters one picture after another faster than many at once
 
 
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:

@@ -22,8 +22,7 @@ _compiled: ContextVar[bool] = ContextVar("compiled", default=False)
 def compiled_operations() -> Iterator[None]:
     """Compile operations within this context, each when it is first used: about ten seconds a kind and size of picture.
 
-    Results differ by float32 rounding. What is compiled: crops of views below 64 px and the color jitter, on a CPU and
-    on accelerators.
+    Results differ by float32 rounding. What is compiled: the color jitter, and crops (on a CPU: of views below 64 px).
 
     Raises:
         ClvrBenchError: torch cannot compile here.
@@ -55,11 +54,11 @@ def compilable(operation: Callable[P, R]) -> Callable[P, R]:
     """
 
     @cache
-    def compiled() -> Callable[P, R]:
-        return torch.compile(operation)
+    def compiled(by: Callable[[Callable[P, R]], Callable[P, R]]) -> Callable[P, R]:
+        return by(operation)
 
     @wraps(operation)
     def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (compiled() if compiling() else operation)(*args, **kwargs)
+        return (compiled(torch.compile) if compiling() else operation)(*args, **kwargs)
 
     return chosen

@@ -16,6 +16,7 @@ from clvr_bench.ops.crops import crop_resize, random_boxes
 from clvr_bench.ops.tones import solarize
 
 _SMALL_UP_TO = 64  # pixels a side; SimCLR, which has settings for both, has 32 (small) and 224 (large)
+_MAX_STRENGTH = 2.5  # of SimCLR's jitter: hue shifts are 0.2 times the strength, and half a turn is the most there is
 _SIGMA = (0.1, 2.0)  # pixels; the range of SimCLR, which MoCo v2, BYOL and SwAV took over
 
 
@@ -61,6 +62,8 @@ class Distortions:
 
     def _color(self, pixels: Tensor, random: SampleRandom) -> Tensor:
         jitter = Jitter.draw(random("jitter"), self.jitter, self.jittered)
+        if not self.gray:
+            return color_jitter(pixels, jitter)
         gray = random("gray").chance(self.gray)
         if self.gray_first:
             return color_jitter(grayscale(pixels, gray), jitter)
@@ -82,6 +85,50 @@ def size_setting(settings: Literal["auto", "large", "small"], image_size: int) -
     if settings != "auto":
         return settings
     return "small" if image_size <= _SMALL_UP_TO else "large"
+
+
+def simclr_jitter(strength: float) -> tuple[float, float, float, float]:
+    """Return SimCLR's strengths of brightness, contrast, saturation and hue.
+
+    Args:
+        strength: s, in [0, 2.5]; the paper's is 1.0 for ImageNet, 0.5 for CIFAR-10.
+
+    Source:
+        Chen et al. 2020, https://arxiv.org/abs/2002.05709, appendix A.
+    """
+    return 0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength
+
+
+def check_strength(augmentation: str, strength: float, option: str) -> None:
+    """Check the strength of SimCLR's jitter.
+
+    Args:
+        augmentation: The registered name, for the message.
+        strength: s.
+        option: The option that it was given as.
+
+    Raises:
+        ClvrBenchError: It is not in [0, 2.5].
+    """
+    if not 0 <= strength <= _MAX_STRENGTH:
+        rule = f"{option} must be in [0, {_MAX_STRENGTH}]"
+        raise ClvrBenchError(f"augmentation {augmentation}: {rule}, got {strength}. The paper's are 0.5 and 1.0.")
+
+
+def check_operations(augmentation: str, operations: int) -> None:
+    """Check how many operations of RandAugment a picture gets.
+
+    Args:
+        augmentation: The registered name, for the message.
+        operations: Their number.
+
+    Raises:
+        ClvrBenchError: It is negative.
+    """
+    if operations < 0:
+        raise ClvrBenchError(
+            f"augmentation {augmentation}: operations must not be negative, got {operations}. The paper's are 2."
+        )
 
 
 def check_area(augmentation: str, area: tuple[float, float], option: str = "area", usual: str = "(0.08, 1.0)") -> None:

@@ -152,8 +152,8 @@ def cutout(pixels: Tensor, center: Tensor, size: int, chosen: Tensor | None = No
 
 def _taken_from(pixels: Tensor, place: Tensor) -> Tensor:
     """Take each pixel of pictures (B, ..., C, H, W) from where (B, H, W) says, in pixels row by row."""
-    flat = pixels.reshape(len(pixels), -1, place[0].numel())
-    return flat.gather(2, place.reshape(len(pixels), 1, -1).expand_as(flat)).view(pixels.shape)
+    flat = pixels.flatten(-2).flatten(1, -2)  # (B, ... * C, H * W)
+    return flat.gather(2, place.flatten(1)[:, None].expand_as(flat)).view(pixels.shape)
 
 
 def _reflected(size: int, shift: Tensor) -> Tensor:

@@ -41,6 +41,6 @@ def edge_strength(pixels: Tensor) -> Tensor:
 
 def _kernels(images: Tensor) -> Tensor:
     """Return both directions' weights (2, 1, 3, 3)."""
-    across = torch.tensor([1.0, 2.0, 1.0], dtype=images.dtype, device=images.device)
-    along = torch.tensor([1.0, 0.0, -1.0], dtype=images.dtype, device=images.device)
+    along = torch.arange(1, -2, -1, dtype=images.dtype, device=images.device)  # 1, 0, -1
+    across = 2 - along.abs()  # 1, 2, 1
     return torch.stack([torch.outer(across, along), torch.outer(along, across)])[:, None]

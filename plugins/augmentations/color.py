@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from clvr_bench import ClvrBenchError, DataFacts, Images, PerView, Register, SampleRandom, hookimpl
+from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.color import Jitter, color_jitter, grayscale
 from clvr_bench.ops.crops import center_view
-from clvr_bench.ops.distortions import check_probability
-
-_MAX_STRENGTH = 2.5  # hue shifts are 0.2 times the strength, and half a turn is the most there is
+from clvr_bench.ops.distortions import check_probability, check_strength, simclr_jitter
 
 
 @hookimpl
@@ -39,12 +37,9 @@ class ColorJitter(PerView):
     """
 
     def __init__(self, data: DataFacts, *, strength: float = 1.0, probability: float = 0.8) -> None:
-        if not 0 <= strength <= _MAX_STRENGTH:
-            rule = f"strength must be in [0, {_MAX_STRENGTH}]"
-            raise ClvrBenchError(f"augmentation color_jitter: {rule}, got {strength}. The paper's are 0.5 and 1.0.")
+        check_strength("color_jitter", strength, "strength")
         check_probability("color_jitter", probability, usual="0.8")
-        tone, hue = 0.8 * strength, 0.2 * strength
-        self.size, self.strengths, self.probability = data.image_size, (tone, tone, tone, hue), probability
+        self.size, self.strengths, self.probability = data.image_size, simclr_jitter(strength), probability
 
     def view(self, images: Images, random: SampleRandom) -> Tensor:
         """Return one view (B, C, size, size)."""

@@ -25,8 +25,8 @@ def register_augmentations(register: Register) -> None:
 class Cutout(PerView):
     """A mid-gray square around a random pixel, as far as it lies within the picture (DeVries and Taylor 2017).
 
-    The paper hides a square in every picture, or in half of them (section 3.2); half is the default, so that an encoder
-    also sees whole pictures, as it does where features are taken.
+    Differs from the paper: only half of the pictures are cut, so that an encoder also sees whole ones, as it does where
+    features are taken; and what is hidden is mid-gray, not the mean of the training set.
 
     Args:
         data: Facts of the data; views have its ``image_size``.

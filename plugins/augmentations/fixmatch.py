@@ -6,6 +6,7 @@ from torch import Tensor
 
 from clvr_bench import Augmentation, ClvrBenchError, DataFacts, Images, Register, SampleRandom, hookimpl
 from clvr_bench.ops.crops import center_view
+from clvr_bench.ops.distortions import check_operations
 from clvr_bench.ops.geometry import cutout, shift_reflected
 from clvr_bench.ops.rand_augment import rand_augment
 
@@ -47,11 +48,8 @@ class FixMatchAugmentation(Augmentation):
             if not 0 <= value <= high:
                 rule = f"{option} must be from 0 to {high}"
                 raise ClvrBenchError(f"augmentation fixmatch: {rule}, got {value}. The paper's is {usual}.")
-        if operations < 0:
-            raise ClvrBenchError(
-                f"augmentation fixmatch: operations must not be negative, got {operations}. The paper's are 2."
-            )
-        self.size, self.flip, self.operations = data.image_size, flip, operations
+        check_operations("fixmatch", operations)
+        self.size, self.flip, self.operations, self.setting = data.image_size, flip, operations, "any size"
         self.furthest = round(shift * data.image_size)  # pixels
 
     def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from clvr_bench import ClvrBenchError, DataFacts, Images, PerView, Register, SampleRandom, hookimpl
+from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.color import grayscale
-from clvr_bench.ops.distortions import Distortions, check_area, size_setting
+from clvr_bench.ops.distortions import Distortions, check_area, check_operations, simclr_jitter, size_setting
 from clvr_bench.ops.rand_augment import rand_augment
 
 
@@ -28,8 +28,9 @@ class InfoMinAugmentation(PerView):
     """Crop and flip, jitter (probability 0.8), blur (0.5), RandAugment, take the color out (0.2).
 
     The paper names the operations; their order and strengths are those of the authors' code.
-    Differs from the paper: RandAugment's strengths are drawn at random, as in FixMatch (arXiv 2001.07685, section 2.3),
-    since the ones that the authors took over were searched for with labels; small pictures are not blurred and have
+    Differs from the paper: RandAugment is FixMatch's (arXiv 2001.07685, section 2.3, table 12), with random strengths,
+    since those that the authors took over were searched for with labels; so its operations are always applied, not half
+    of the time, are not all the same, and leave mid-gray where a picture ends. Small pictures are not blurred and have
     half the color strength, as in appendix B.9 of SimCLR (arXiv 2002.05709).
 
     Args:
@@ -51,14 +52,10 @@ class InfoMinAugmentation(PerView):
         operations: int = 2,
     ) -> None:
         check_area("infomin", area, usual="(0.2, 1.0)")
-        if operations < 0:
-            raise ClvrBenchError(
-                f"augmentation infomin: operations must not be negative, got {operations}. The paper's are 2."
-            )
+        check_operations("infomin", operations)
         self.size, self.setting = data.image_size, size_setting(settings, data.image_size)
         strength, blurred = {"large": (1.0, 0.5), "small": (0.5, 0.0)}[self.setting]
-        jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-        self.distortions = Distortions(area=area, jitter=jitter, gray=0.0, blurred=blurred)
+        self.distortions = Distortions(area=area, jitter=simclr_jitter(strength), gray=0.0, blurred=blurred)
         self.operations = operations
 
     def view(self, images: Images, random: SampleRandom) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from clvr_bench import Augmentation, ClvrBenchError, DataFacts, Images, Register, Role, SampleRandom, hookimpl
-from clvr_bench.ops.distortions import Distortions, check_area, size_setting
+from clvr_bench.ops.distortions import Distortions, check_area, simclr_jitter, size_setting
 
 _LOCAL_SIDE = 96 / 224  # of a global view's: the paper's sizes
 _GRID = 4  # local sides are rounded to a multiple of this, so that strides and patches divide them
@@ -65,8 +65,7 @@ class MultiCrop(Augmentation):
         self.roles = (Role("global", 2, data.image_size), Role("local", local_views, size))
         self.setting = size_setting(settings, data.image_size)
         strength, blurred = {"large": (1.0, 0.5), "small": (0.5, 0.0)}[self.setting]
-        jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-        wide = Distortions(area=global_area, jitter=jitter, blurred=blurred)
+        wide = Distortions(area=global_area, jitter=simclr_jitter(strength), blurred=blurred)
         self.distortions = {"global": wide, "local": replace(wide, area=local_area)}
 
     def __call__(self, images: Images, views: int, random: SampleRandom) -> list[Tensor]:

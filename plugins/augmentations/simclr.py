@@ -6,10 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from clvr_bench import ClvrBenchError, DataFacts, Images, PerView, Register, SampleRandom, hookimpl
-from clvr_bench.ops.distortions import Distortions, check_area, size_setting
-
-_MAX_STRENGTH = 2.5  # hue shifts are 0.2 times the strength, and half a turn is the most there is
+from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
+from clvr_bench.ops.distortions import Distortions, check_area, check_strength, simclr_jitter, size_setting
 
 
 @hookimpl
@@ -46,14 +44,11 @@ class SimCLRAugmentation(PerView):
         color_strength: float | None = None,
     ) -> None:
         check_area("simclr", area)
-        if color_strength is not None and not 0 <= color_strength <= _MAX_STRENGTH:
-            rule = f"color_strength must be in [0, {_MAX_STRENGTH}]"
-            raise ClvrBenchError(f"augmentation simclr: {rule}, got {color_strength}. The paper's are 0.5 and 1.0.")
         self.size, self.setting = data.image_size, size_setting(settings, data.image_size)
         strength = {"large": 1.0, "small": 0.5}[self.setting] if color_strength is None else color_strength
-        tone, hue = 0.8 * strength, 0.2 * strength
+        check_strength("simclr", strength, "color_strength")
         blurred = {"large": 0.5, "small": 0.0}[self.setting]
-        self.distortions = Distortions(area=area, jitter=(tone, tone, tone, hue), blurred=blurred)
+        self.distortions = Distortions(area=area, jitter=simclr_jitter(strength), blurred=blurred)
 
     def view(self, images: Images, random: SampleRandom) -> Tensor:
         """Return one view (B, C, size, size)."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from clvr_bench import DataFacts, Images, PerView, Register, SampleRandom, hookimpl
 from clvr_bench.ops.crops import center_view
 from clvr_bench.ops.distortions import check_probability
-from clvr_bench.ops.pixels import per_sample
+from clvr_bench.ops.pixels import change_chosen
 from clvr_bench.ops.sobel import edge_strength
 
 
@@ -42,4 +41,4 @@ class Sobel(PerView):
     def view(self, images: Images, random: SampleRandom) -> Tensor:
         """Return one view (B, C, size, size)."""
         pixels, chosen = center_view(images, self.size), random("sobel").chance(self.probability)
-        return torch.where(per_sample(chosen, pixels), edge_strength(pixels), pixels)
+        return change_chosen(edge_strength, chosen, pixels)

@@ -122,7 +122,8 @@ class CMC(PretextTask):
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Show the view of L as grays, and that of ab as its colors at one lightness."""
         lab = from_unit_lab(torch.cat(split_lab(batch.views[0]), dim=1))
-        gray, light = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1), torch.tensor([SHOWN_LIGHTNESS, 0, 0]).view(3, 1, 1)
+        gray = lab.new_tensor([1, 0, 0]).view(3, 1, 1)
+        light = SHOWN_LIGHTNESS * gray
         return {"L": lab_to_rgb(lab * gray), "ab": lab_to_rgb(lab * (1 - gray) + light)}
 
     def _contrast(self, similarities: Tensor, nce: NCE) -> tuple[Tensor, Tensor, Tensor]:

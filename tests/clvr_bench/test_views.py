@@ -28,15 +28,17 @@ def samples() -> SampleRandom:
 
 
 class Watched(PerView):
-    """Says who called it, with how much, and what holds there."""
+    """Says who called it, with how much, and what holds there; where asked, waits until so many are at it at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
+        self.barrier = threading.Barrier(at_once, timeout=20)
         self.calls: list[tuple[str, int, int, bool]] = []
 
     def view(self, images: Images, random: SampleRandom) -> Tensor:
         state = torch.get_num_threads(), torch.is_grad_enabled()
         self.calls.append((threading.current_thread().name, len(images), *state))
         assert images.times is not None
+        self.barrier.wait()
         return images.times + random("some").uniform()[:, None]
 
 
@@ -60,10 +62,11 @@ def test_views_made_in_parts_are_those_of_the_whole_batch(
 
 
 def test_every_part_has_a_thread_of_its_own_and_torch_one_in_it(three_threads: None) -> None:
-    watched = Watched()
+    watched = Watched(at_once=3)
     made = make_views(watched, images(), 1, samples())[0]
-    assert torch.equal(made, watched(images(), 1, samples())[0])
-    parts = watched.calls[:-1]
+    assert torch.equal(made, Watched()(images(), 1, samples())[0])
+    parts = watched.calls
+    assert len({name for name, *_ in parts}) == 3
     assert sorted(size for _, size, *_ in parts) == [13, 13, 14]
     assert all(name.startswith("views") for name, *_ in parts)
     assert {call[2:] for call in parts} == {(1, False)}
@@ -102,6 +105,10 @@ def test_an_error_in_a_part_is_raised_and_the_threads_are_given_back(three_threa
     assert torch.get_num_threads() == 3
 
 
-def test_a_process_has_threads_of_its_own() -> None:
-    assert views._pool(2, 1) is views._pool(2, 1)
-    assert views._pool(2, 1) is not views._pool(2, 2)
+def test_a_forked_process_has_threads_of_its_own(three_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = Watched(), Watched()
+    make_views(here, images(), 1, samples())
+    threads = threading.active_count()
+    monkeypatch.setattr(views.os, "getpid", lambda: -1)
+    make_views(there, images(), 1, samples())
+    assert threading.active_count() > threads

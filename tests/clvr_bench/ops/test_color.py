@@ -126,7 +126,7 @@ def test_the_ways_to_jitter_agree_with_the_plain_one(channels):
 
 
 def test_large_pictures_are_jittered_as_small_ones():
-    large, drawn = torch.rand(6, 3, 64, 65, generator=torch.Generator().manual_seed(0)), jitter(6, probability=0.5)
+    large, drawn = torch.rand(6, 3, 128, 129, generator=torch.Generator().manual_seed(0)), jitter(6, probability=0.5)
     jittered = color_jitter(large, drawn)
     expected = _jitter_sorted(large, drawn.factors, drawn.shift, drawn.order)
     torch.testing.assert_close(jittered[drawn.chosen], expected[drawn.chosen], **CLOSE)
