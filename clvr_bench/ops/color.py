@@ -181,16 +181,19 @@ def color_jitter(pixels: Tensor, jitter: Jitter) -> Tensor:
     Returns:
         float32 pictures of the same shape, in [0, 1]; samples that were not chosen are bit-identical.
     """
-    parameters = jitter.factors, jitter.shift, jitter.order
-    if compiling() or pixels.device.type != "cpu":
-        return _jitter_masked(unit_range(pixels), *parameters, jitter.chosen)
-    large = pixels.shape[-2] * pixels.shape[-1] >= _LARGE
-    change = _jitter_singly if large else _jitter_sorted
-    jittered = torch.empty(pixels.shape)
+    jittered = torch.empty(pixels.shape, device=pixels.device)
     for part in cache_sized(pixels):
-        values = (parameter[part] for parameter in parameters)
-        jittered[part] = change_chosen(change, jitter.chosen[part], unit_range(pixels[part]), *values)
+        parameters = (values[part] for values in (jitter.factors, jitter.shift, jitter.order))
+        jittered[part] = _jitter(jitter.chosen[part], unit_range(pixels[part]), *parameters)
     return jittered
+
+
+def _jitter(chosen: Tensor, pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
+    """Jitter the chosen ones of a part, in the way that suits device and size."""
+    if compiling() or pixels.device.type != "cpu":
+        return _jitter_masked(chosen, pixels, factors, shift, order)
+    large = pixels.shape[-2] * pixels.shape[-1] >= _LARGE
+    return change_chosen(_jitter_singly if large else _jitter_sorted, chosen, pixels, factors, shift, order)
 
 
 def _jitter_singly(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
@@ -227,7 +230,7 @@ def _jitter_sorted(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor
 
 
 @compilable
-def _jitter_masked(pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor, chosen: Tensor) -> Tensor:
+def _jitter_masked(chosen: Tensor, pixels: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> Tensor:
     """Jitter with factors of 1 where there is nothing to do: to sort or pick would make an accelerator wait."""
     hue_slot = (order == HUE).int().argmax(1)
     factor = _by_slot(factors, order)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clvr_bench.contracts.values import Images
 from clvr_bench.draws import Draws
 from clvr_bench.ops.chunks import cache_sized
-from clvr_bench.ops.compiling import compilable, compiling
+from clvr_bench.ops.compiling import compilable
 from clvr_bench.ops.pixels import unit
 
 _TRIES = 10  # as torchvision's RandomResizedCrop, which took the number from Inception's input pipeline
@@ -40,7 +40,7 @@ def crop_resize(images: Images, boxes: Tensor, size: int, flip: Tensor | None = 
     if pixels.device.type == "cpu" and size >= _LARGE and _whole_within(boxes, images.sizes):
         return _crop_resize_singly(pixels, boxes, size, flip)
     views = torch.empty(*pixels.shape[:-2], size, size, device=pixels.device)
-    for part in [slice(None)] if compiling() else cache_sized(pixels):
+    for part in cache_sized(pixels):
         mirrored = None if flip is None else flip[part]
         views[part] = _crop_resize(pixels[part], images.sizes[part], boxes[part].float(), size, mirrored)
     return views

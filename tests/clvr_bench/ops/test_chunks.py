@@ -5,9 +5,9 @@ from clvr_bench.ops.chunks import cache_sized
 
 
 def test_parts_cover_every_sample_once_and_fit(monkeypatch):
-    monkeypatch.setattr(chunks, "_NUMBERS", 40)
+    monkeypatch.setattr(chunks, "_NUMBERS", 70)  # five samples, so four
     parts = [torch.arange(10)[part].tolist() for part in cache_sized(torch.empty(10, 3, 4))]
-    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_a_sample_that_does_not_fit_is_a_part_of_its_own(monkeypatch):

@@ -122,7 +122,7 @@ def test_the_ways_to_jitter_agree_with_the_plain_one(channels):
     plain = _jitter_singly(pixels, *parameters)
     torch.testing.assert_close(_jitter_sorted(pixels, *parameters), plain, **CLOSE)
     expected = torch.where(drawn.chosen[:, None, None, None], plain, pixels)
-    torch.testing.assert_close(_jitter_masked(pixels, *parameters, drawn.chosen), expected, **CLOSE)
+    torch.testing.assert_close(_jitter_masked(drawn.chosen, pixels, *parameters), expected, **CLOSE)
 
 
 def test_large_pictures_are_jittered_as_small_ones():
