@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from clvr_bench.errors import ClvrBenchError
 
@@ -61,6 +63,26 @@ def _cpu_has_bf16() -> bool:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Return the context in which networks run."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of torch's own generators that a run on a device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set torch's own generators to states that ``generator_states`` gave, wherever they were loaded to."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a device or the system refused memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # of torch's allocator on the CPU
 
 
 class MemoryMeter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 
 
 class ClvrBenchError(Exception):
@@ -16,6 +17,26 @@ class ClvrBenchError(Exception):
 
 class PluginError(ClvrBenchError):
     """A plugin is broken, misdeclared or contested; the message names the plugin and its file."""
+
+
+class CannotWrite(ClvrBenchError):  # noqa: N818 - it says what is wrong
+    """A file cannot be written: the disk is full, or the folder is read-only. Everything written before is whole.
+
+    Args:
+        path: What should have been written.
+        error: What the system said.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.reason = error.strerror or str(error)
+        super().__init__(
+            f"{path}: cannot be written ({self.reason}). What was finished is kept; make room or name another folder, "
+            "and run the same command again."
+        )
+
+
+class DamagedFile(ClvrBenchError):  # noqa: N818 - it says what is wrong
+    """A file is not what was written: cut off, edited, or of another kind; whoever goes on without it names it."""
 
 
 class RunFailed(ClvrBenchError):  # noqa: N818 - it is an event of the sweep, caught and recorded

@@ -7,9 +7,8 @@ A run is a folder ``RESULTS/SUITE/runs/NAME/`` with ``pretraining.json``, and fo
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +17,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clvr_bench.errors import ClvrBenchError
+from clvr_bench.errors import ClvrBenchError, DamagedFile
+from clvr_bench.files import write_atomically
 
 FORMAT = 1
+CHECKPOINT, WEIGHTS, LOCK = "checkpoint.pt", "weights.safetensors", ".lock"
+"""What else lies in a run's folder: the state of an unfinished run, the representation, and what its process holds."""
 Status = Literal["done", "failed", "skipped"]
 
 
@@ -28,17 +30,6 @@ def digest(value: object) -> str:
     """Hash a JSON value to 12 hexadecimal digits; equal values hash alike whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256(text.encode()).hexdigest()[:12]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @dataclass(frozen=True)
@@ -70,21 +61,26 @@ class Record:
         """Read a record.
 
         Raises:
-            ClvrBenchError: The file is damaged, was edited, or was written by a newer version.
+            DamagedFile: The file is cut off, was edited, or is no record.
+            ClvrBenchError: It cannot be opened, or was written by a newer version.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_bytes()
+        except OSError as error:
+            raise ClvrBenchError(f"{path}: cannot be read ({error.strerror}).") from None
+        try:
+            content = json.loads(text)
             written_id = content.pop("id")
             newer = content["format"] > FORMAT
             record = cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content}) if not newer else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "Set it aside, or run its suite again."
-            raise ClvrBenchError(f"{path}: not a readable record ({type(error).__name__}: {error}). {hint}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            hint = "Run its suite again."
+            raise DamagedFile(f"{path}: not a readable record ({type(error).__name__}: {error}). {hint}") from None
         if record is None:
             hint = "Upgrade clvr-bench."
             raise ClvrBenchError(f"{path}: format {content['format']} is newer than this version reads. {hint}")
         if record.id != written_id:
-            raise ClvrBenchError(f"{path}: its identity hashes to {record.id}, not to {written_id}: it was edited.")
+            raise DamagedFile(f"{path}: its identity hashes to {record.id}, not to {written_id}: it was edited.")
         return record
 
 
@@ -104,6 +100,7 @@ class PretrainingRecord(Record):
             ``options_shown`` (those that differ from their defaults), ``data`` (what the task may know of the data).
         compute: ``seconds``, ``images_per_second``, ``peak_memory_mb``, ``encoder_passes`` (pictures encoded).
         history: One mapping an epoch: ``epoch, loss, learning_rate, knn_top1, seconds`` and the task's logs.
+        weights: SHA-256 of the representation's weights file; empty in records that older versions wrote.
     """
 
     status: Status = "done"
@@ -111,6 +108,7 @@ class PretrainingRecord(Record):
     facts: Mapping[str, Any] = field(default_factory=dict)
     compute: Mapping[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    weights: str = ""
 
     @property
     def folder_name(self) -> str:
@@ -179,11 +177,25 @@ class Run:
         return self.folder.resolve().parent.parent.name
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a run's records."""
-        found = sorted((folder / "evaluations").glob("*.json"))
-        pretraining = PretrainingRecord.load(folder / "pretraining.json")
-        return cls(folder, pretraining, [EvaluationRecord.load(path) for path in found])
+    def load(cls, folder: Path, on_damaged: Callable[[str], None] | None = None) -> Self:
+        """Read a run's records.
+
+        Args:
+            folder: The run's.
+            on_damaged: Is told of evaluation records that cannot be read, which are then left out.
+
+        Raises:
+            DamagedFile: The pretraining's record cannot be read, or any where nobody is told.
+        """
+        pretraining, evaluations = PretrainingRecord.load(folder / "pretraining.json"), []
+        for path in sorted((folder / "evaluations").glob("*.json")):
+            try:
+                evaluations.append(EvaluationRecord.load(path))
+            except DamagedFile as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(str(error))
+        return cls(folder, pretraining, evaluations)
 
     def predictions(self, evaluation: EvaluationRecord) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Read what an evaluation predicted.
@@ -192,11 +204,11 @@ class Run:
             Class numbers (N, k), best first, and true labels (N,).
 
         Raises:
-            ClvrBenchError: The file is missing or is not the one that was recorded.
+            DamagedFile: The file is missing or is not the one that was recorded.
         """
         path = self.folder / "evaluations" / f"{evaluation.file_stem}.npz"
         if not path.is_file() or sha256(path.read_bytes()).hexdigest() != evaluation.predictions:
-            raise ClvrBenchError(f"{path}: missing, or not the file that was recorded. Run the suite again.")
+            raise DamagedFile(f"{path}: missing, or not the file that was recorded. Run the suite again.")
         with np.load(path, allow_pickle=False) as arrays:
             return arrays["predictions"].astype(np.int64), arrays["labels"].astype(np.int64)
 
@@ -214,13 +226,25 @@ def run_folders(results: Path, suite: str | None = None) -> Iterator[Path]:
             yield from sorted(p.parent for p in folder.glob("runs/*/pretraining.json"))
 
 
-def load_runs(results: Path, suite: str | None = None) -> list[Run]:
+def load_runs(results: Path, suite: str | None = None, on_damaged: Callable[[str], None] | None = None) -> list[Run]:
     """Read all runs below a results folder.
 
+    Args:
+        results: A folder of suites, or the folder of one suite.
+        suite: Name of the only suite wanted.
+        on_damaged: Is told of records that cannot be read, a line each; what they are about is then left out.
+
     Raises:
-        ClvrBenchError: The folder or the suite has no runs, or a record cannot be read.
+        ClvrBenchError: The folder or the suite has no runs, or a record cannot be read and nobody is told.
     """
-    runs = [Run.load(folder) for folder in run_folders(results, suite)]
+    runs = []
+    for folder in run_folders(results, suite):
+        try:
+            runs.append(Run.load(folder, on_damaged))
+        except DamagedFile as error:
+            if on_damaged is None:
+                raise
+            on_damaged(str(error))
     if not runs:
         wanted = f"suite '{suite}' in {results}" if suite else str(results)
         hint = f"Run a suite first: clvr-bench run quickstart --results {results}"

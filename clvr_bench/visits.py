@@ -16,10 +16,13 @@ class VisitOrder:
     Args:
         index: (N,) int64 sample numbers; repeats allowed.
         count: How many samples there are.
+
+    Attributes:
+        index: As given.
     """
 
     def __init__(self, index: Tensor, count: int) -> None:
-        self._index = index
+        self.index = index
         self._keys = index + count * earlier_visits(index)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -28,8 +31,8 @@ class VisitOrder:
         Yields:
             Sample numbers (size,), and the numbers (size,) that key their draws: a second visit draws afresh.
         """
-        full = len(self._index) // size * size
-        yield from zip(self._index[:full].split(size), self._keys[:full].split(size), strict=True)
+        full = len(self.index) // size * size
+        yield from zip(self.index[:full].split(size), self._keys[:full].split(size), strict=True)
 
 
 def earlier_visits(index: Tensor) -> Tensor:

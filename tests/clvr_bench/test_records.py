@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clvr_bench.errors import ClvrBenchError
-from clvr_bench.records import PretrainingRecord, Run, digest, load_runs, run_folders, write_atomically
+from clvr_bench.errors import ClvrBenchError, DamagedFile
+from clvr_bench.records import PretrainingRecord, Run, digest, load_runs, run_folders
 from tests.clvr_bench.records_fake import LABELS, FakeRun, correctness
 
 
@@ -125,14 +125,24 @@ def test_missing_runs_say_what_to_do(tmp_path):
         load_runs(tmp_path, "x")
 
 
-def test_interrupted_write_leaves_the_old_content(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
+def test_damaged_records_are_named_and_left_out_where_somebody_is_told(tmp_path):
+    whole, broken, half = (FakeRun(seed=seed).write(tmp_path / "s") for seed in range(3))
+    (broken.folder / "pretraining.json").write_text("{}")
+    (knn,) = half.folder.glob("evaluations/knn-*.json")
+    knn.write_bytes(knn.read_bytes()[:100])
+    with pytest.raises(DamagedFile):
+        load_runs(tmp_path)
+    told = []
+    runs = load_runs(tmp_path, on_damaged=told.append)
+    assert {run.folder: len(run.evaluations) for run in runs} == {whole.folder: 3, half.folder: 2}
+    assert len(told) == 2
+    assert all(any(str(path) in line for line in told) for path in (broken.folder / "pretraining.json", knn))
 
-    def fail(_: int) -> None:
-        raise OSError("disk full")
 
-    monkeypatch.setattr("clvr_bench.records.os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+def test_a_newer_record_is_not_taken_for_a_damaged_one(tmp_path):
+    run = FakeRun().write(tmp_path / "s")
+    path = run.folder / "pretraining.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(ClvrBenchError, match="newer than this version reads") as caught:
+        load_runs(tmp_path, on_damaged=print)
+    assert not isinstance(caught.value, DamagedFile)
