@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clvr_bench.api import evaluate as evaluate
     from clvr_bench.api import leaderboard as leaderboard
     from clvr_bench.api import load_encoder as load_encoder
     from clvr_bench.api import pairs as pairs
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from clvr_bench.errors import ClvrBenchError as ClvrBenchError
     from clvr_bench.hooks import Register as Register
     from clvr_bench.hooks import hookimpl as hookimpl
+    from clvr_bench.options import InputFile as InputFile
 
 _HOMES = {
-    "api": ("leaderboard", "load_encoder", "pairs", "run"),
+    "api": ("evaluate", "leaderboard", "load_encoder", "pairs", "run"),
     "contracts.augmentation": ("Augmentation", "PerView", "Role"),
     "contracts.dataset": ("Dataset", "ResidentSplit", "Split"),
     "contracts.encoder": ("Encoder",),
@@ -52,6 +54,7 @@ _HOMES = {
     "draws": ("Draws", "SampleRandom"),
     "errors": ("ClvrBenchError",),
     "hooks": ("Register", "hookimpl"),
+    "options": ("InputFile",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -1,4 +1,4 @@
-"""The Python interface: run a suite, read a leaderboard, load a pretrained representation."""
+"""The Python interface: run a suite, evaluate a run again, read a leaderboard, load a pretrained representation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from torch import nn
 
-    from clvr_bench.suites import Suite
+    from clvr_bench.suites import Item, Suite
     from clvr_bench.sweep import Listener
 
 
@@ -27,6 +27,10 @@ def run(
     results: str | Path = "results",
     device: str = "auto",
     data_root: str | Path | None = None,
+    download: bool = False,
+    memory_limit: int | None = None,
+    cache: str | Path | None = None,
+    workers: int | None = None,
     plugins_dirs: Sequence[str | Path] = (),
     time_limit: float | None = None,
     compiled: bool = False,
@@ -39,6 +43,11 @@ def run(
         results: The folder of all suites' results.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         data_root: Handed to every data set.
+        download: Whether data sets may fetch their files into ``data_root``.
+        memory_limit: Bytes of decoded pictures that are kept in memory; larger sets are decoded as they are needed.
+            Half of the memory where None.
+        cache: Where decoded pictures are kept; ``$CLVR_BENCH_CACHE`` or ``~/.cache/clvr-bench`` where None.
+        workers: Processes that decode pictures; one a core where None, none where 0.
         plugins_dirs: Folders with plugin files.
         time_limit: Seconds after which it stops at a checkpoint; call it again to go on.
         compiled: Whether to compile the augmentations' operations, see ``ops.compiling``.
@@ -50,19 +59,28 @@ def run(
     Raises:
         ClvrBenchError: Anything that the caller can mend. A failed combination is a row, not an error.
     """
-    from clvr_bench.devices import choose_device  # torch is imported only by who runs something
+    from clvr_bench.data import Access  # torch is imported only by who runs something
+    from clvr_bench.devices import choose_device
     from clvr_bench.ops.compiling import compiled_operations
     from clvr_bench.plugins import load_plugins
     from clvr_bench.suites import Suite, load_suite
-    from clvr_bench.sweep import plan
+    from clvr_bench.sweep import Listener, plan
 
+    listener = listener or Listener()
     chosen = suite if isinstance(suite, Suite) else load_suite(str(suite))
     sweep = plan(
         chosen,
         load_plugins([Path(folder) for folder in plugins_dirs]),
         results=Path(results),
         device=choose_device(device),
-        data_root=None if data_root is None else Path(data_root),
+        access=Access(
+            root=None if data_root is None else Path(data_root),
+            download=download,
+            memory_limit=memory_limit,
+            cache=None if cache is None else Path(cache),
+            workers=workers,
+            report=listener.warned,
+        ),
         where=chosen.name if isinstance(suite, Suite) else str(suite),
     )
     with compiled_operations() if compiled else nullcontext():
@@ -71,6 +89,53 @@ def run(
         raise ClvrBenchError(f"{sweep.results}: nothing finished within the time limit. Call run again to go on.")
     write_leaderboard(sweep.results)
     return _leaderboard(sweep.results)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    evaluations: Sequence[Item] = ("linear", "knn", "health"),
+    dataset: Item | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    plugins_dirs: Sequence[str | Path] = (),
+) -> DataFrame:
+    """Run those evaluations that a finished run still lacks, with its kept weights, and return its suite's leaderboard.
+
+    Args:
+        run: The run's folder, such as ``results/quickstart/runs/simclr--...``.
+        evaluations: Names, or mappings of ``name`` and options, of which a list is an axis.
+        dataset: What it is evaluated on, likewise; what it was pretrained on where None. Other data are another row.
+        data_root: Handed to the data set.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        plugins_dirs: Folders with plugin files.
+
+    Returns:
+        The leaderboard, also written as ``RESULTS/SUITE/leaderboard.csv``.
+
+    Raises:
+        ClvrBenchError: Anything that the caller can mend. An evaluation that failed is a note, not an error.
+    """
+    from clvr_bench.combinations import choices
+    from clvr_bench.data import Access, load
+    from clvr_bench.devices import choose_device
+    from clvr_bench.plugins import load_plugins
+    from clvr_bench.reevaluating import own_dataset, reevaluate
+    from clvr_bench.registry import Kind
+
+    found, chosen_device = _run_in(run), choose_device(device)
+    if found.folder.resolve().parent.name != "runs":
+        raise ClvrBenchError(f"{run}: not in a folder such as results/quickstart/runs, so it has no leaderboard.")
+    registry = load_plugins([Path(directory) for directory in plugins_dirs]).registry
+    judges = [choice for item in evaluations for choice in choices(Kind.EVALUATION, item, registry, "evaluate")]
+    named = [] if dataset is None else choices(Kind.DATASET, dataset, registry, "evaluate")
+    access = Access(root=None if data_root is None else Path(data_root))
+    for choice in named or [own_dataset(found.pretraining, registry)]:
+        data = load(choice, access, chosen_device)
+        reevaluate(found, choice, data, judges, registry=registry, device=chosen_device)
+    suite_folder = found.folder.resolve().parent.parent
+    write_leaderboard(suite_folder)
+    return _leaderboard(suite_folder)
 
 
 def leaderboard(path: str | Path, suite: str | None = None) -> DataFrame:
@@ -128,17 +193,20 @@ def load_encoder(run: str | Path, plugins_dirs: Sequence[str | Path] = ()) -> nn
     Raises:
         ClvrBenchError: The run is not there or not done, its weights are gone, or a plugin is of another version.
     """
-    from clvr_bench.checkpoints import load_weights
+    from clvr_bench.devices import choose_device
     from clvr_bench.plugins import load_plugins
-    from clvr_bench.rebuilding import rebuild_task
+    from clvr_bench.rebuilding import load_representation
 
-    folder = Path(run)
-    if not (folder / "pretraining.json").is_file():
+    registry = load_plugins([Path(directory) for directory in plugins_dirs]).registry
+    return load_representation(_run_in(run), registry, choose_device("cpu"))
+
+
+def _run_in(folder: str | Path) -> Run:
+    """Read a run from its folder.
+
+    Raises:
+        ClvrBenchError: There is none.
+    """
+    if not (Path(folder) / "pretraining.json").is_file():
         raise ClvrBenchError(f"{folder}: no run here. Name a folder such as results/quickstart/runs/simclr--...")
-    record = Run.load(folder).pretraining
-    if record.status != "done":
-        raise ClvrBenchError(f"{folder}: this run is {record.status} ({record.reason}), so it has no weights.")
-    task = rebuild_task(record, load_plugins([Path(directory) for directory in plugins_dirs]).registry)
-    representation = task.representation()
-    representation.load_state_dict(load_weights(folder))
-    return representation.eval().requires_grad_(False)
+    return Run.load(Path(folder))

@@ -10,7 +10,7 @@ from typing import Any
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.recipe import Recipe
 from clvr_bench.errors import ClvrBenchError, unknown
-from clvr_bench.options import Option, options_of, parse_value, resolve_options
+from clvr_bench.options import Option, options_of, parse_value, resolve_options, shown
 from clvr_bench.registry import Entry, Kind, Registry
 from clvr_bench.suites import Budget, Item, Suite
 
@@ -43,11 +43,12 @@ class Choice:
         return {name: value for name, value in self.options.items() if value != self.entry.options[name].default}
 
     def __str__(self) -> str:
-        changed = ", ".join(f"{name}={_shown(value)}" for name, value in self.changed.items())
+        changed = ", ".join(f"{name}={_in_a_name(value)}" for name, value in self.changed.items())
         return f"{self.entry.name}({changed})" if changed else self.entry.name
 
 
-def _shown(value: object) -> str:
+def _in_a_name(value: object) -> str:
+    value = shown(value)
     return "-".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -123,12 +124,12 @@ class Combination:
     @property
     def options_shown(self) -> dict[str, Any]:
         """The options that differ from their defaults, prefixed by what they belong to."""
-        shown = dict(self.task.changed)
+        changed = dict(self.task.changed)
         paper = asdict(self.task.task.recipe)
-        shown |= {f"recipe.{k}": v for k, v in asdict(self.task.recipe).items() if v != paper[k]}
-        shown |= {f"encoder.{k}": v for k, v in (self.encoder.changed if self.encoder else {}).items()}
-        shown |= {f"dataset.{k}": v for k, v in self.dataset.changed.items()}
-        return shown
+        changed |= {f"recipe.{k}": v for k, v in asdict(self.task.recipe).items() if v != paper[k]}
+        changed |= {f"encoder.{k}": v for k, v in (self.encoder.changed if self.encoder else {}).items()}
+        changed |= {f"dataset.{k}": v for k, v in self.dataset.changed.items()}
+        return {name: shown(value) for name, value in changed.items()}
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,7 @@ class Planner:
         self._met.add(name)
         given = {**given, **self._overrides_for(kind, name, reserved)}
         plain = {key: value for key, value in given.items() if key not in reserved}
-        axes = [_axis(entry.options.get(key), value) for key, value in plain.items()]
-        for values in product(*axes):
-            yield Choice(entry, resolve_options(entry.options, dict(zip(plain, values, strict=True)), where))
+        yield from expand(entry, plain, where)
 
     def _task_choices(self, item: Item) -> Iterator[TaskChoice]:
         name, given = self._name_and_options(Kind.PRETEXT_TASK, item)
@@ -263,13 +262,7 @@ class Planner:
         return Choice(encoder.entry, resolve_options(encoder.entry.options, {**encoder.options, **needed}, where))
 
     def _name_and_options(self, kind: Kind, item: Item) -> tuple[str, dict[str, Any]]:
-        if isinstance(item, str):
-            return item, {}
-        options = dict(item)
-        name = options.pop("name", None)
-        if not isinstance(name, str):
-            raise ClvrBenchError(f"{self._where}: a table in {kind.plural} needs a name, got {item!r}.")
-        return name, options
+        return _name_and_options(kind, item, self._where)
 
     def _overrides_for(self, kind: Kind, name: str, reserved: Sequence[str]) -> dict[str, object]:
         found = {}
@@ -300,6 +293,48 @@ class Planner:
         for override in self._overrides:
             if override not in self._used:
                 raise ClvrBenchError(f"--set {override.text}: {unknown('name', override.name, self._met)}")
+
+
+def choices(kind: Kind, item: Item, registry: Registry, where: str) -> list[Choice]:
+    """Look a name up, or a mapping of ``name`` and options; once for every combination of options that are lists.
+
+    Args:
+        kind: What the name should be.
+        item: As a suite would have it.
+        registry: What is registered.
+        where: What messages say it came from.
+
+    Raises:
+        ClvrBenchError: The name or an option is unknown, or an option's value is not allowed.
+    """
+    name, given = _name_and_options(kind, item, where)
+    return list(expand(registry.get(kind, name, where), given, f"{where}: {kind} '{name}'"))
+
+
+def _name_and_options(kind: Kind, item: Item, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(item, str):
+        return item, {}
+    options = dict(item)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise ClvrBenchError(f"{where}: a table in {kind.plural} needs a name, got {item!r}.")
+    return name, options
+
+
+def expand(entry: Entry, given: Mapping[str, Any], where: str) -> Iterator[Choice]:
+    """Choose an entry once for every combination of the options that are lists of values.
+
+    Args:
+        entry: What is chosen.
+        given: Options by name.
+        where: What messages say it came from.
+
+    Raises:
+        ClvrBenchError: An option is unknown or missing, or its value is not allowed.
+    """
+    axes = [_axis(entry.options.get(key), value) for key, value in given.items()]
+    for values in product(*axes):
+        yield Choice(entry, resolve_options(entry.options, dict(zip(given, values, strict=True)), where))
 
 
 def _axis(option: Option | None, value: object) -> list[Any]:

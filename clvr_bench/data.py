@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from clvr_bench.combinations import Choice
 from clvr_bench.contracts.dataset import Dataset, Split
 from clvr_bench.contracts.pretext_task import Labels
 from clvr_bench.contracts.values import DataFacts
 from clvr_bench.draws import SampleRandom, key_of
 from clvr_bench.errors import ClvrBenchError
+from clvr_bench.storage.access import Access as Access
+from clvr_bench.storage.keeping import keep
+from clvr_bench.storage.picture_files import PictureFiles
 
 VAL_FRACTION = 0.05
 HIDDEN = -1
@@ -30,6 +35,7 @@ class Data:
         test: Samples scored once.
         unlabelled: Further samples for pretraining; None where there are none.
         fingerprint: Hash of everything above.
+        notes: What a reader of its scores should know: files that were left out, copies of train in test.
     """
 
     name: str
@@ -39,6 +45,7 @@ class Data:
     test: Split
     unlabelled: Split | None
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -91,19 +98,74 @@ class Data:
         )
 
 
+def load(choice: Choice, access: Access, device: torch.device) -> Data:
+    """Build a data set, make its picture files fast, and hold val out.
+
+    Args:
+        choice: The data set.
+        access: How its files are reached; where it matters for memory it decides between a cache and streaming.
+        device: Where pictures are served.
+
+    Raises:
+        ClvrBenchError: Anything a user can mend; a plugin that raised anything else is named too.
+    """
+    name = choice.entry.name
+    try:
+        if access.download:
+            _download(choice, access)
+        dataset: Dataset = choice.entry.factory(access.root, **choice.options)
+        splits = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
+        files = {key: split for key, split in splits.items() if isinstance(split, PictureFiles)}
+        notes: tuple[str, ...] = ()
+        if files:
+            option = f"{name}.unreadable" if "unreadable" in choice.options else ""
+            kept = keep(name, files, access, device, option=option)
+            splits, notes = {**splits, **kept.splits}, kept.notes
+        data = _prepared(name, dataset, splits, device, notes)
+    except ClvrBenchError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ClvrBenchError(f"dataset '{name}' could not be loaded ({reason}).") from error
+    for note in data.notes[len(notes) :]:  # of what is left out, users were told in full
+        access.report(f"dataset {name}: {note}")
+    return data
+
+
+def _download(choice: Choice, access: Access) -> None:
+    if access.root is None:
+        raise ClvrBenchError(
+            f"--download: name the folder that {choice.entry.name} is downloaded into, with --data-root DIR."
+        )
+    contract: type[Dataset] = choice.entry.factory  # type: ignore[assignment]  # checked when it was registered
+    contract.download(access.root)
+
+
 def prepare(name: str, dataset: Dataset, device: torch.device) -> Data:
-    """Hold val out of a data set's training samples and move all splits to a device.
+    """Hold val out of a data set's training samples and move all splits to a device; files are left to be decoded.
 
     Raises:
         ClvrBenchError: It has fewer than two classes, or too few samples to hold any out.
     """
+    splits = {"train": dataset.train, "test": dataset.test, "unlabelled": dataset.unlabelled}
+    return _prepared(name, dataset, splits, device)
+
+
+def _prepared(
+    name: str,
+    dataset: Dataset,
+    splits: Mapping[str, Split | None],
+    device: torch.device,
+    notes: tuple[str, ...] = (),
+) -> Data:
     if len(dataset.class_names) < 2:
         raise ClvrBenchError(
             f"dataset {name}: it has only {len(dataset.class_names)} of the two or more classes that a score needs."
         )
-    train, test, unlabelled = dataset.train, dataset.test, dataset.unlabelled
-    if not len(train) or not len(test):
-        raise ClvrBenchError(f"dataset {name}: {len(train)} training and {len(test)} test samples; both are needed.")
+    train, test, unlabelled = splits["train"], splits["test"], splits["unlabelled"]
+    if not train or not test:
+        counts = [len(split) if split else 0 for split in (train, test)]
+        raise ClvrBenchError(f"dataset {name}: {counts[0]} training and {counts[1]} test samples; both are needed.")
     held_out = stratified(train.labels, VAL_FRACTION, key_of("val"))
     if held_out.all():
         raise ClvrBenchError(
@@ -118,7 +180,18 @@ def prepare(name: str, dataset: Dataset, device: torch.device) -> Data:
         test=test.to(device),
         unlabelled=unlabelled.to(device) if unlabelled else None,
         fingerprint=f"{key_of(*parts, dataset.class_names, *dataset.coarse) & (1 << 64) - 1:016x}",
+        notes=notes + _copies(train, test, "pictures" if dataset.modality == "image" else "samples"),
     )
+
+
+def _copies(train: Split, test: Split, what: str) -> tuple[str, ...]:
+    """Say how many samples of test are in train too, where that can be told."""
+    trained_on, tested = train.digests(), test.digests()
+    if trained_on is None or tested is None:
+        return ()
+    known = set(trained_on)
+    count = sum(digest in known for digest in tested)
+    return (f"{count:,} of {len(test):,} test {what} are also in train",) if count else ()
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:

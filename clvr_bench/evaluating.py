@@ -1,10 +1,11 @@
-"""Judges a frozen representation with every evaluation of a combination, and keeps records and predictions."""
+"""Judges a frozen representation with evaluations, on its own data or on others, and keeps records and predictions."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,35 +17,65 @@ from torch import Tensor
 from clvr_bench.assembly import blaming
 from clvr_bench.combinations import PROTOCOL, Choice
 from clvr_bench.contracts.evaluation import Scores
-from clvr_bench.errors import RunFailed
+from clvr_bench.errors import DamagedFile, RunFailed
 from clvr_bench.features import FrozenRepresentation
+from clvr_bench.files import write_atomically
+from clvr_bench.options import shown
 from clvr_bench.provenance import now, provenance
-from clvr_bench.records import EvaluationRecord, write_atomically
+from clvr_bench.records import EvaluationRecord
 
 
-def evaluation_identity(pretraining: str, evaluation: Choice) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Transfer:
+    """Data that a run is judged on which it was not pretrained on.
+
+    Attributes:
+        identity: ``name, version, options, fingerprint``, as a pretraining record has them of its data.
+        facts: What tables show of them: ``dataset`` (the title), ``num_classes``, ``options_shown``, ``data_notes``.
+    """
+
+    identity: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def evaluation_identity(pretraining: str, evaluation: Choice, transfer: Transfer | None = None) -> dict[str, Any]:
     """Return all that can change an evaluation's result.
 
     Args:
         pretraining: ID of the pretraining record.
         evaluation: What judges it.
+        transfer: The data that it judges on; None where the run was pretrained on them.
     """
-    return {"pretraining": pretraining, "evaluation": evaluation.identity, "protocol": PROTOCOL}
+    identity = {"pretraining": pretraining, "evaluation": evaluation.identity, "protocol": PROTOCOL}
+    return identity if transfer is None else {**identity, "dataset": dict(transfer.identity)}
 
 
-def missing_evaluations(folder: Path, pretraining: str, evaluations: Sequence[Choice]) -> list[Choice]:
-    """Return the evaluations that a run still lacks; one that failed is tried again."""
+def missing_evaluations(
+    folder: Path, pretraining: str, evaluations: Sequence[Choice], transfer: Transfer | None = None
+) -> list[Choice]:
+    """Return the evaluations that a run still lacks; one that failed, or whose record is damaged, is tried again."""
     missing = []
     for choice in evaluations:
-        record = EvaluationRecord(identity=evaluation_identity(pretraining, choice))
-        path = folder / "evaluations" / f"{record.file_stem}.json"
-        if not path.is_file() or EvaluationRecord.load(path).error:
+        record = EvaluationRecord(identity=evaluation_identity(pretraining, choice, transfer))
+        if not _is_done(folder / "evaluations" / f"{record.file_stem}.json"):
             missing.append(choice)
     return missing
 
 
+def _is_done(path: Path) -> bool:
+    try:
+        return path.is_file() and not EvaluationRecord.load(path).error
+    except DamagedFile:
+        return False
+
+
 def evaluate(
-    frozen: FrozenRepresentation, choice: Choice, pretraining: str, folder: Path, device: torch.device
+    frozen: FrozenRepresentation,
+    choice: Choice,
+    pretraining: str,
+    folder: Path,
+    device: torch.device,
+    transfer: Transfer | None = None,
 ) -> EvaluationRecord:
     """Run one evaluation and write its record and predictions into the run's folder; a failure is a record too.
 
@@ -54,8 +85,9 @@ def evaluate(
         pretraining: ID of the pretraining record.
         folder: The run's folder.
         device: Where it runs.
+        transfer: The data, where the run was pretrained on others.
     """
-    identity = evaluation_identity(pretraining, choice)
+    identity = evaluation_identity(pretraining, choice, transfer)
     started, clock = now(), time.perf_counter()
     outcome: dict[str, Any]
     try:
@@ -69,6 +101,7 @@ def evaluate(
         }
     except RunFailed as failure:
         outcome, predictions = {"error": str(failure)}, b""
+    outcome["details"] = {**outcome.get("details", {}), **_shown(choice, transfer)}
     seconds = round(time.perf_counter() - clock, 3)
     where = provenance(device, [choice.entry.plugin], started)
     record = EvaluationRecord(identity=identity, seconds=seconds, provenance=where, **outcome)
@@ -76,6 +109,14 @@ def evaluate(
         write_atomically(folder / "evaluations" / f"{record.file_stem}.npz", predictions)
     record.save(folder / "evaluations" / f"{record.file_stem}.json")
     return record
+
+
+def _shown(choice: Choice, transfer: Transfer | None) -> dict[str, Any]:
+    """Return what tables show of an evaluation beside its name: options that are not the defaults, and other data."""
+    found: dict[str, Any] = {}
+    if choice.changed:
+        found["options_shown"] = {name: shown(value) for name, value in choice.changed.items()}
+    return found if transfer is None else {**found, "transfer": dict(transfer.facts)}
 
 
 def _score(frozen: FrozenRepresentation, choice: Choice) -> Scores:

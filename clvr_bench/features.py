@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ BATCH = 500  # samples at a time
 
 def center_views(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield positions (B,) and centre views (B, C, size, size), float in [0, 1], over a split in order."""
-    for index in torch.arange(len(split)).split(BATCH):
+    batches = torch.arange(len(split)).split(BATCH)
+    split.expect(batches)
+    for index in batches:
         yield index, center_view(split.images(index), size)
 
 
@@ -65,8 +68,9 @@ class FrozenRepresentation:
 
     def __init__(self, representation: nn.Module, data: Data, device: torch.device, precision: str, seed: int) -> None:
         self.representation = representation.eval().requires_grad_(False)
-        self.num_classes, self.image_size, self.seed = data.num_classes, data.dataset.image_size, seed
-        self._data, self._device, self._precision = data, device, precision
+        self.num_classes, self.image_size = data.num_classes, data.dataset.image_size
+        self.seed, self.device = seed, device
+        self._data, self._precision = data, precision
         self._features: dict[SplitName, Tensor] = {}
 
     def split(self, split: SplitName) -> Split:
@@ -75,17 +79,21 @@ class FrozenRepresentation:
 
     def labels(self, split: SplitName) -> Tensor:
         """Return the labels (N,) int64 of a split, on the device."""
-        return self.split(split).labels.to(self._device)
+        return self.split(split).labels.to(self.device)
 
     def features(self, split: SplitName) -> Tensor:
         """Return the features (N, D) float32 of a split, in its order, extracted once."""
         if split not in self._features:
-            found = extract(self.representation, self.split(split), self.image_size, self._device, self._precision)
+            found = extract(self.representation, self.split(split), self.image_size, self.device, self._precision)
             self._features[split] = found
         return self._features[split]
 
     def encode(self, views: Tensor) -> Tensor:
         """Encode views (B, C, H, W), float in [0, 1], into features (B, D) float32."""
-        with torch.no_grad(), autocast(self._device, self._precision):
+        with torch.no_grad(), self.autocast():
             features: Tensor = self.representation(views)
         return features.float()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of the run's precision."""
+        return autocast(self.device, self._precision)

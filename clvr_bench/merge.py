@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.records import Run, load_runs, write_atomically
+from clvr_bench.files import write_atomically
+from clvr_bench.records import Run, load_runs
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,110 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError, ValidationInfo
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from clvr_bench.errors import ClvrBenchError, PluginError, unknown
 
 REQUIRED = inspect.Parameter.empty
+_HASHES: dict[tuple[Path, int, int], str] = {}  # of path, bytes and time of change: large files are hashed once
+
+
+class InputFile(str):
+    """A file as an option's value. Its text is the hash of the content, which is what identities and records keep.
+
+    So the same file elsewhere is the same run, and a changed file another. Suites and ``--set`` give a path, relative
+    to the current folder; a record gives ``sha256:`` and 64 hexadecimal digits back, and then no path is known.
+
+    Attributes:
+        path: Where the file is, absolute; None where only its hash is known.
+    """
+
+    path: Path | None
+
+    def __new__(cls, text: str, path: Path | None = None) -> Self:
+        """Take a hash, and where the file is."""
+        file = super().__new__(cls, text)
+        file.path = path
+        return file
+
+    @property
+    def name(self) -> str:
+        """What the file is called; empty where only its hash is known."""
+        return self.path.name if self.path else ""
+
+    @property
+    def shown(self) -> str:
+        """Name and hash as tables show them, such as ``moco_v2_800ep.pth.tar@ab12cd34ef56``."""
+        return f"{self.name or 'file'}@{self.removeprefix('sha256:')[:12]}"
+
+    def verified_path(self) -> Path:
+        """Return where the file is, once more made sure that it is what was hashed.
+
+        Raises:
+            ClvrBenchError: The path is not known, or what is there cannot be read or is another file by now.
+        """
+        if self.path is None:
+            raise ClvrBenchError(f"only the hash of {self.shown} is known, not where it is. Give its path.")
+        try:
+            now = _hash(self.path)
+        except OSError as error:
+            raise ClvrBenchError(f"{self.path}: {error.strerror}. It was there when the run was planned.") from None
+        if now != self:
+            raise ClvrBenchError(f"{self.path}: it was changed since the run was planned. Start the run again.")
+        return self.path
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Tell pydantic to take text, and what to make of it."""
+        return core_schema.with_info_after_validator_function(cls._parse, core_schema.str_schema(strict=True))
+
+    @classmethod
+    def _parse(cls, text: str, info: ValidationInfo) -> Self:
+        if text.startswith("sha256:"):
+            if not re.fullmatch("sha256:[0-9a-f]{64}", text):
+                raise _no_file(f"'{text}' is not sha256: and 64 hexadecimal digits")
+            return (info.context or {}).get(text) or cls(text)
+        path = Path(text).expanduser().absolute()
+        try:
+            return cls(_hash(path), path)
+        except FileNotFoundError:
+            raise _no_file(
+                f"there is no file '{text}'" + ("" if Path(text).is_absolute() else f" in {Path.cwd()}")
+            ) from None
+        except OSError as error:
+            raise _no_file(f"'{text}' cannot be read ({error.strerror})") from None
+
+
+def _no_file(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("input_file", "{reason}", {"reason": reason})
+
+
+def _hash(path: Path) -> str:
+    status = path.stat()
+    key = (path.resolve(), status.st_size, status.st_mtime_ns)
+    if key not in _HASHES:
+        with path.open("rb") as file:
+            _HASHES[key] = f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+    return _HASHES[key]
+
+
+def shown(value: object) -> Any:
+    """Return an option's value as tables show it: a file by its name and the start of its hash, all else as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(shown(item) for item in value)
+    return value.shown if isinstance(value, InputFile) else value
 
 
 @dataclass(frozen=True)
@@ -38,10 +129,12 @@ class Option:
         """The type as a user reads it, such as ``float`` or ``'auto' | 'small'``."""
         if typing.get_origin(self.annotation) is typing.Literal:
             return " | ".join(repr(choice) for choice in typing.get_args(self.annotation))
+        if self.annotation is InputFile:
+            return "file"
         return (
             self.annotation.__name__
             if isinstance(self.annotation, type) and not typing.get_args(self.annotation)
-            else str(self.annotation).replace("typing.", "")
+            else str(self.annotation).replace("typing.", "").replace(f"{__name__}.{InputFile.__name__}", "file")
         )
 
     def __str__(self) -> str:
@@ -50,30 +143,36 @@ class Option:
         return f"{self.name}: {self.type_name} = {json.dumps(self.default)}"
 
     def accepts(self, value: object) -> bool:
-        """Whether a value, as TOML gives it, is of this option's type."""
+        """Whether a value, as TOML gives it, is of this option's type; a path is a file's, whatever is there."""
         try:
             self._parse(value)
-        except ValidationError:
-            return False
+        except ValidationError as error:
+            return all(problem["type"] == "input_file" for problem in error.errors())
         return True
 
     def check(self, value: object, where: str) -> Any:
         """Return the value in the option's type.
 
         Args:
-            value: As TOML gives it; an integer serves as a float, a list as a tuple, nothing else is converted.
+            value: As TOML gives it; an integer serves as a float, a list as a tuple, a path or hash as a file, nothing
+                else is converted.
             where: What the message says it came from, such as ``suite.toml: simclr``.
 
         Raises:
-            ClvrBenchError: The value is of another type or out of the type's range.
+            ClvrBenchError: The value is of another type or out of its range, or names a file that cannot be read.
         """
         try:
             return self._parse(value)
-        except ValidationError:
+        except ValidationError as error:
+            missing = [problem["msg"] for problem in error.errors() if problem["type"] == "input_file"]
+            if missing:
+                raise ClvrBenchError(f"{where}: {self.name}: {missing[0]}. Give the path of a file.") from None
             raise ClvrBenchError(f"{where}: {self.name} must be {self.type_name}, got {value!r}.") from None
 
     def _parse(self, value: object) -> Any:
-        return TypeAdapter(self.annotation).validate_json(json.dumps(value, default=str), strict=True)
+        items = value if isinstance(value, list | tuple) else (value,)
+        known = {str(item): item for item in items if isinstance(item, InputFile)}  # JSON would lose where they are
+        return TypeAdapter(self.annotation).validate_json(json.dumps(value, default=str), strict=True, context=known)
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
@@ -106,7 +205,7 @@ def _require_toml_type(owner: str, option: Option) -> None:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
         raise PluginError(
             f"{owner}: option '{option.name}' has type {option.type_name}, which no TOML value has. "
-            "Use bool, int, float, str, Literal, tuple or None."
+            "Use bool, int, float, str, InputFile, Literal, tuple or None."
         ) from None
     if not fits:
         raise PluginError(

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2002.05709. ``heatmaps`` draws it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clvr_bench.errors import ClvrBenchError, unknown
-from clvr_bench.groups import Group, group_runs, without_superseded
+from clvr_bench.groups import ARROW, Group, group_runs, without_superseded
 from clvr_bench.records import load_runs
 from clvr_bench.significance import half_width
 from clvr_bench.standings import COUNT, TEXT
@@ -165,13 +165,15 @@ def pair_study(
     pretext_task: str | None = None,
     encoder: str | None = None,
     dataset: str | None = None,
+    on_damaged: Callable[[str], None] | None = None,
 ) -> Study:
     """Derive the study of pairs from the records below a results folder.
 
     A study is of one suite, pretext task, encoder and data set, and has at least one chain of two augmentations; chains
-    of one belong to it too. A chain of an augmentation with itself is not that augmentation alone: it is left out, as
-    are longer chains, and a remark says so. Links of one name whose options or versions differ have labels of their
-    own, which show what differs.
+    of one belong to it too. Scores on other data than the runs were pretrained on are a study of their own, which is
+    looked at only where ``dataset`` names both, such as ``"shapes → digits"``; ``" -> "`` serves too. A chain of an
+    augmentation with itself is not that augmentation alone: it is left out, as are longer chains, and a remark says so.
+    Links of one name whose options or versions differ have labels of their own, which show what differs.
 
     Args:
         results: A folder of suites, or the folder of one suite.
@@ -179,12 +181,17 @@ def pair_study(
         pretext_task: The only pretext task wanted.
         encoder: The only encoder wanted.
         dataset: The only data set wanted.
+        on_damaged: Is told of records that cannot be read, a line each; what they are about is then left out.
 
     Raises:
-        ClvrBenchError: There are no runs, no pairs, no scores or several studies; a record cannot be read; or chains
-            differ in more than their links, so that they cannot be compared.
+        ClvrBenchError: There are no runs, no pairs, no scores or several studies; a record cannot be read and nobody is
+            told; or chains differ in more than their links, so that they cannot be compared.
     """
-    groups = without_superseded(group_runs(load_runs(results, suite)))[0]
+    groups = without_superseded(group_runs(load_runs(results, suite, on_damaged)))[0]
+    if dataset is None:
+        groups = [group for group in groups if group.target is None]
+    else:
+        dataset = dataset.replace(" -> ", ARROW)
     studies = {subject: found for subject, found in _by_subject(groups).items() if _pairs(found)}
     if not studies:
         hint = 'A suite asks for one with a list in its list: augmentations = [["FIRST", "SECOND"]].'
@@ -238,8 +245,7 @@ def _by_subject(groups: Iterable[Group]) -> dict[Subject, list[Group]]:
 def _subject(group: Group) -> Subject:
     identity = group.identity
     encoder = identity["encoder"]["name"] if identity["encoder"] else ""
-    dataset = group.facts.get("dataset") or identity["dataset"]["name"]
-    return Subject(group.runs[0].suite, identity["pretext_task"]["name"], encoder, dataset)
+    return Subject(group.runs[0].suite, identity["pretext_task"]["name"], encoder, group.dataset)
 
 
 def _pairs(groups: Iterable[Group]) -> list[Group]:
@@ -308,6 +314,7 @@ def _check_one_setting(subject: Subject, groups: Sequence[Group]) -> None:
         ClvrBenchError: Runs differ in more than augmentations and seed.
     """
     trained = [{k: v for k, v in group.identity.items() if k not in ("augmentation", "seed")} for group in groups]
+    trained = [{**identity, "evaluated on": group.target} for identity, group in zip(trained, groups, strict=True)]
     records = [next(iter(group.linear.values())) for group in groups if group.linear]
     judged = [{key: record.identity[key] for key in ("evaluation", "protocol")} for record in records]
     differing = [*_differing(trained), *_differing([{"linear": identity} for identity in judged])]

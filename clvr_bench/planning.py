@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from clvr_bench.assembly import build_augmentation, build_task, encoder_facts, skip_reason
-from clvr_bench.checkpoints import CHECKPOINT, WEIGHTS
-from clvr_bench.combinations import Combination
+from clvr_bench.combinations import Choice, Combination
 from clvr_bench.contracts.values import EncoderFacts
-from clvr_bench.data import Data, prepare
-from clvr_bench.errors import ClvrBenchError
+from clvr_bench.data import Access, Data, load
+from clvr_bench.errors import CannotWrite, ClvrBenchError, DamagedFile
 from clvr_bench.evaluating import missing_evaluations
+from clvr_bench.files import write_atomically
 from clvr_bench.optimization import check_optimizer
-from clvr_bench.records import PretrainingRecord, write_atomically
+from clvr_bench.records import CHECKPOINT, WEIGHTS, EvaluationRecord, PretrainingRecord, Run
 
 Standing = Literal["skipped", "done", "evaluate", "resume", "to do"]
 """Of a combination before it runs; ``evaluate`` where only evaluations are missing."""
@@ -61,12 +61,13 @@ def require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / ".writable", b"")
         (folder / ".writable").unlink()
-    except OSError as error:
-        raise ClvrBenchError(f"--results: cannot write to {folder} ({error.strerror}). Name another folder.") from None
+    except (OSError, CannotWrite) as error:
+        reason = error.reason if isinstance(error, CannotWrite) else error.strerror
+        raise ClvrBenchError(f"--results: cannot write to {folder} ({reason}). Name another folder.") from None
 
 
 def place(
-    combinations: list[Combination], folder: Path, *, device: torch.device, precision: str, data_root: Path | None
+    combinations: list[Combination], folder: Path, *, device: torch.device, precision: str, access: Access
 ) -> list[Planned]:
     """Load the data of combinations, learn their encoders, and see how far each is; nothing is trained.
 
@@ -75,31 +76,24 @@ def place(
         folder: The suite's.
         device: Where they will run.
         precision: ``"bf16"`` or ``"fp32"``.
-        data_root: Handed to every data set.
+        access: How the data are reached.
 
     Raises:
         ClvrBenchError: Anything a user can mend, before any time is spent.
     """
-    data = _load_data(combinations, data_root, device)
+    data = _load_data(combinations, access, device)
     encoders = _learn_encoders(combinations, data)
     return [
         _place(combination, data[str(combination.dataset)], encoders, precision, folder) for combination in combinations
     ]
 
 
-def _load_data(combinations: Iterable[Combination], root: Path | None, device: torch.device) -> dict[str, Data]:
+def _load_data(combinations: Iterable[Combination], access: Access, device: torch.device) -> dict[str, Data]:
     loaded: dict[str, Data] = {}
     for combination in combinations:
         choice = combination.dataset
         if str(choice) not in loaded:
-            try:
-                dataset = choice.entry.factory(root, **choice.options)
-                loaded[str(choice)] = prepare(choice.entry.name, dataset, device)
-            except ClvrBenchError:
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-                raise ClvrBenchError(f"dataset '{choice.entry.name}' could not be loaded ({reason}).") from error
+            loaded[str(choice)] = load(choice, access, device)
         count = len(loaded[str(choice)].pretraining(combination.task.task.labels))
         if combination.task.task.trains and combination.budget.batch_size > count:
             raise ClvrBenchError(
@@ -132,11 +126,12 @@ def _place(
         "dataset": data.title,
         "num_classes": data.num_classes,
         "augmentation": _describe_augmentation(combination, data),
-        "labels": task.labels,
+        "labels": task.reported_labels(**combination.task.options),
         "ranked": task.ranked,
         "options_source": combination.task.options_source,
         "options_shown": combination.options_shown,
         "data": asdict(data.facts(task.labels)),
+        **({"data_notes": list(data.notes)} if data.notes else {}),
     }
     skip = skip_reason(combination, data, encoders.get(_encoder_key(combination))) or ""
     if task.trains:
@@ -144,7 +139,7 @@ def _place(
     if not skip:
         _try_construction(combination, data)
     folder = suite_folder / "runs" / PretrainingRecord(identity, facts=facts).folder_name
-    return Planned(combination, data, identity, facts, skip, folder, _standing(folder, combination, skip))
+    return Planned(combination, data, identity, facts, skip, folder, standing_of(folder, combination, skip))
 
 
 def _describe_augmentation(combination: Combination, data: Data) -> str:
@@ -170,16 +165,71 @@ def _try_construction(combination: Combination, data: Data) -> None:
         return
 
 
-def _standing(folder: Path, combination: Combination, skip: str) -> Standing:
-    path = folder / "pretraining.json"
+def standing_of(folder: Path, combination: Combination, skip: str) -> Standing:
+    """See how far a run is; what is damaged counts as not done.
+
+    Args:
+        folder: The run's.
+        combination: What is asked.
+        skip: Why it makes no sense; empty where it does.
+
+    Raises:
+        ClvrBenchError: A record was written by a newer version.
+    """
     if skip:
         return "skipped"
-    if path.is_file():
-        record = PretrainingRecord.load(path)
-        if record.status == "done":
-            missing = missing_evaluations(folder, record.id, combination.evaluations)
-            if not missing:
-                return "done"
-            if (folder / WEIGHTS).is_file():
-                return "evaluate"
+    missing = _left_to_evaluate(folder, combination)
+    if missing is not None and not missing:
+        return "done"
+    if missing is not None and (folder / WEIGHTS).is_file():
+        return "evaluate"
     return "resume" if (folder / CHECKPOINT).is_file() else "to do"
+
+
+def _left_to_evaluate(folder: Path, combination: Combination) -> Sequence[Choice] | None:
+    """Return what a pretrained run lacks, everything where something is damaged; None where it is not pretrained."""
+    path, broken = folder / "pretraining.json", [damaged for damage in damages(folder) for damaged in damage.paths]
+    if path in broken or not path.is_file():
+        return None
+    record = PretrainingRecord.load(path)
+    if record.status != "done":
+        return None
+    return combination.evaluations if broken else missing_evaluations(folder, record.id, combination.evaluations)
+
+
+class Damage(NamedTuple):
+    """Files of a run that are not what was written.
+
+    Attributes:
+        paths: What is of no use any more.
+        reason: What is wrong, in a sentence.
+    """
+
+    paths: tuple[Path, ...]
+    reason: str
+
+
+def damages(folder: Path) -> Iterator[Damage]:
+    """Look through a run's records and predictions for what is damaged.
+
+    Raises:
+        ClvrBenchError: A record was written by a newer version.
+    """
+    path = folder / "pretraining.json"
+    try:
+        run = Run(folder, PretrainingRecord.load(path), []) if path.is_file() else None
+    except DamagedFile as error:
+        run = None
+        yield Damage((path,), str(error))
+    for path in sorted((folder / "evaluations").glob("*.json")):
+        try:
+            record = EvaluationRecord.load(path)
+        except DamagedFile as error:
+            yield Damage((path,), str(error))
+            continue
+        if run and record.predictions:
+            try:
+                run.predictions(record)
+            except ClvrBenchError as error:
+                predictions = path.with_suffix(".npz")
+                yield Damage((path, predictions) if predictions.exists() else (path,), str(error))

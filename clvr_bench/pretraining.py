@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -21,7 +22,7 @@ from clvr_bench.contracts.encoder import Encoder
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.values import Batch, Progress, StepOutput
 from clvr_bench.data import Data
-from clvr_bench.devices import autocast
+from clvr_bench.devices import autocast, generator_states, is_out_of_memory, set_generator_states
 from clvr_bench.draws import SampleRandom, key_of
 from clvr_bench.errors import RunFailed
 from clvr_bench.features import center_views, evenly, extract
@@ -64,8 +65,38 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass
+class Underway:
+    """An epoch that has begun: the order of its samples, how many steps of it are done, and what they gave.
+
+    Attributes:
+        order: (N,) int64, the samples' numbers in the order of their visits.
+        steps: Optimizer steps that are done.
+        seconds: That they took.
+        sums: Of the loss and of each log, over the steps that had it; tensors stay on the device.
+        counts: How many steps had it.
+    """
+
+    order: Tensor
+    steps: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor | float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, output: StepOutput) -> None:
+        """Add a step's loss and logs."""
+        self.steps += 1
+        for name, value in {"loss": output.loss, **output.logs}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + _number(value)
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each."""
+        return {name: round(float(total) / self.counts[name], 5) for name, total in self.sums.items()}
+
+
 class Pretraining:
-    """One pretraining, an epoch at a time, resumable after each.
+    """One pretraining, an epoch at a time, resumable after every step.
 
     Args:
         task: On the training device.
@@ -77,9 +108,10 @@ class Pretraining:
         self, task: PretextTask, setting: Setting, on_step: Callable[[Progress], None] = lambda _: None
     ) -> None:
         self.task, self.setting, self.state = task, setting, State()
+        self._underway: Underway | None = None
         self._on_step = on_step
         self._name = setting.combination.task.entry.name
-        self._batch_size = setting.combination.budget.batch_size
+        self._batch_size, self._parts = setting.combination.budget.batch_size, setting.combination.budget.accumulate
         self._split = setting.data.pretraining(task.labels)
         seed = setting.combination.seed
         self._labels = setting.data.labels_for(task.labels, task.labelled_fraction, seed).to(setting.device)
@@ -108,37 +140,90 @@ class Pretraining:
         """Whether the final epoch is done."""
         return self.state.epoch >= self.epochs
 
-    def run_epoch(self) -> dict[str, Any]:
-        """Train one epoch and record it.
+    def run_epoch(self, pause: Callable[[], bool] = lambda: False) -> bool:
+        """Train the epoch under way to its end, or begin one, and add it to the history.
+
+        Args:
+            pause: Asked after every step but the last whether to stop here; another call goes on from there.
 
         Returns:
-            The history's entry.
+            Whether it came to its end.
 
         Raises:
-            RunFailed: The task raised, or its loss is not finite or has no gradient.
+            RunFailed: The task raised, its loss is not finite or has no gradient, or memory ran out.
         """
         started, passes = time.perf_counter(), self._count_passes()
-        epoch = self.state.epoch
-        torch.manual_seed(key_of(self.setting.combination.seed, "epoch", epoch))
-        batches = self.prepare_epoch().batches(self._batch_size)
-        self.task.train()
-        totals = _Totals(self._name, epoch)
-        for position, (index, samples) in enumerate(batches):
-            progress = self._progress(epoch, position)
-            totals.add(self._step(index, samples, progress))
-            if position % FINITE_CHECK_STEPS == 0:
-                totals.require_finite(progress)
-            self._on_step(self._progress(epoch, position + 1))
-        totals.require_finite(self._progress(epoch, self.steps_per_epoch - 1))
-        rate = next(iter(self._optimizers.values())).param_groups[0]["lr"]
-        seconds = time.perf_counter() - started
-        entry = {"epoch": epoch + 1, **totals.means(), "learning_rate": rate, "seconds": round(seconds, 3)}
+        underway = self._underway = self._underway or self._begin_epoch()
+        finished = self._train(underway, pause)
+        underway.seconds += time.perf_counter() - started
         self.state.passes += self._count_passes() - passes
-        self.state.seconds += seconds
+        if finished:
+            self._end_epoch(underway)
+        return finished
+
+    def _begin_epoch(self) -> Underway:
+        torch.manual_seed(key_of(self.setting.combination.seed, "epoch", self.state.epoch))
+        return Underway(self.prepare_epoch().index)
+
+    def _train(self, underway: Underway, pause: Callable[[], bool]) -> bool:
+        """Take the steps that an epoch still lacks; False where it paused before the last."""
+        order = VisitOrder(underway.order, len(self._split))
+        batches = list(order.batches(self._batch_size))[underway.steps :]
+        self._split.expect(part for index, _ in batches for part in index.chunk(self._parts))
+        self.task.train()
+        for index, samples in batches:
+            progress = self._progress(self.state.epoch, underway.steps)
+            with self._explaining_lack_of_memory():
+                underway.add(self._step(index, samples, progress))
+            last = underway.steps == self.steps_per_epoch
+            if last or underway.steps % FINITE_CHECK_STEPS == 1:
+                self._require_finite(underway, progress)
+            self._on_step(self._progress(self.state.epoch, underway.steps))
+            if not last and pause():
+                return False
+        return True
+
+    def _end_epoch(self, underway: Underway) -> None:
+        self._underway = None
+        rate = next(iter(self._optimizers.values())).param_groups[0]["lr"]
+        seconds = round(underway.seconds, 3)
+        entry = {"epoch": self.state.epoch + 1, **underway.means(), "learning_rate": rate, "seconds": seconds}
+        self.state.seconds += underway.seconds
         entry["knn_top1"] = self._monitor()
         self.state.epoch += 1
         self.state.history.append(entry)
-        return entry
+
+    def _require_finite(self, underway: Underway, progress: Progress) -> None:
+        """Check the loss so far.
+
+        Raises:
+            RunFailed: It is NaN or infinite.
+        """
+        if not torch.as_tensor(underway.sums["loss"]).isfinite():
+            where = f"epoch {progress.epoch + 1}, step {progress.step + 1} of {progress.total_steps}"
+            raise RunFailed(
+                f"{self._name}: the loss became NaN or infinite in {where}. "
+                f"Lower the learning rate (--set {self._name}.recipe.learning_rate=...)."
+            )
+
+    @contextmanager
+    def _explaining_lack_of_memory(self) -> Iterator[None]:
+        """Suggest a smaller batch where a step ran out of memory.
+
+        Raises:
+            RunFailed: It did.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error.__cause__ or error):
+                raise
+            smaller = f"--batch-size {max(2, self._batch_size // 2)}"
+            parts = f", or accumulate = {2 * self._parts} under [budget]" if self.task.separable else ""
+            raise RunFailed(
+                f"{self._name}: out of memory at batch size {self._batch_size}. Choose a smaller one, such as "
+                f"{smaller}{parts}."
+            ) from error
 
     def prepare_untrained(self) -> None:
         """Give a task that does not train its one look at the data."""
@@ -166,6 +251,9 @@ class Pretraining:
             "task": self.task.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "state": vars(self.state),
+            "epochs": self.epochs,
+            "underway": vars(self._underway) if self._underway else None,
+            "generators": generator_states(self.setting.device),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -174,17 +262,21 @@ class Pretraining:
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
         self.state = State(**saved["state"])
+        self._underway = Underway(**saved["underway"]) if saved["underway"] else None
+        if self._underway:  # an epoch that is yet to begin seeds them itself
+            set_generator_states(saved["generators"], self.setting.device)
 
     def _step(self, index: Tensor, samples: Tensor, progress: Progress) -> StepOutput:
         """Take one optimizer step, from one batch or from the parts of one."""
-        budget = self.setting.combination.budget
         phase = self._cycle[progress.step % len(self._cycle)]
         self.task.zero_grad(set_to_none=True)
+        whole = (index, samples, torch.arange(len(index), device=index.device))
+        parts = zip(*(numbers.chunk(self._parts) for numbers in whole), strict=True)  # the tensors that were announced
         outputs = []
-        for positions in torch.arange(len(index), device=index.device).chunk(budget.accumulate):
-            output = self.forward(self.batch(index[positions], samples[positions], positions, progress, phase))
+        for part, keys, positions in parts:
+            output = self.forward(self.batch(part, keys, positions, progress, phase))
             with blaming(self._name, "the backward pass"):
-                (output.loss * (len(positions) / len(index))).backward()
+                (output.loss * (len(part) / len(index))).backward()
             outputs.append(output)
         self._schedules[phase].step_update(progress.step)
         self._optimizers[phase].step()
@@ -350,37 +442,6 @@ class EpochAccess:
             for parameter in module.parameters():
                 for moment in optimizer.state.get(parameter, {}).values():
                     moment.zero_()  # fused optimizers refuse a parameter that lost its state beside ones that have it
-
-
-class _Totals:
-    """The sums of an epoch's loss and logs, kept on the device until they are asked for."""
-
-    def __init__(self, task: str, epoch: int) -> None:
-        self._task, self._epoch = task, epoch
-        self._sums: dict[str, Tensor | float] = {}
-        self._steps: dict[str, int] = {}
-
-    def add(self, output: StepOutput) -> None:
-        """Add a step's loss and logs."""
-        for name, value in {"loss": output.loss, **output.logs}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + _number(value)
-            self._steps[name] = self._steps.get(name, 0) + 1
-
-    def require_finite(self, progress: Progress) -> None:
-        """Check the loss so far.
-
-        Raises:
-            RunFailed: It is NaN or infinite.
-        """
-        if not torch.as_tensor(self._sums["loss"]).isfinite():
-            raise RunFailed(
-                f"{self._task}: the loss became NaN or infinite in epoch {self._epoch + 1}, step {progress.step + 1} "
-                f"of {progress.total_steps}. Lower the learning rate (--set {self._task}.recipe.learning_rate=...)."
-            )
-
-    def means(self) -> dict[str, float]:
-        """Return the mean of each."""
-        return {name: round(float(total) / self._steps[name], 5) for name, total in self._sums.items()}
 
 
 def _join(outputs: list[StepOutput]) -> StepOutput:

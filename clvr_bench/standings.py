@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf, isnan
 from pathlib import Path
 from statistics import fmean, stdev
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.groups import Group, group_runs, without_superseded
+from clvr_bench.groups import ARROW, LINEAR, Group, group_runs, shown_options, without_superseded
 from clvr_bench.records import Run, load_runs
 from clvr_bench.significance import half_width, ranks
 
@@ -68,7 +67,7 @@ METRICS: Mapping[tuple[str, str], str] = {
     ("health", "alignment"): "alignment_mean",
     ("health", "uniformity"): "uniformity_mean",
 }
-"""Where a metric of an evaluation is found; any other becomes ``EVALUATION_METRIC_mean``."""
+"""Where a metric of an evaluation is found; any other becomes ``LABEL_METRIC_mean``, see ``groups.label``."""
 
 NEAR_CHANCE = 0.05
 """k-NN is near chance below this part of the way from chance to 100%; raw pixels go a quarter of it on CIFAR-10."""
@@ -92,28 +91,35 @@ class Ranking(NamedTuple):
     reason: str = ""
 
 
-def leaderboard(results: Path, suite: str | None = None) -> pd.DataFrame:
+def leaderboard(
+    results: Path, suite: str | None = None, on_damaged: Callable[[str], None] | None = None
+) -> pd.DataFrame:
     """Derive the leaderboard from the records below a results folder.
 
     Accuracies are in percent. A row is ranked among the rows of its suite, data set and linear evaluation, encoders
     together, if its task is ranked and at least two seeds of it count. Means are over the seeds that count: those that
-    were linearly evaluated, or all that were pretrained where none was.
+    were linearly evaluated, or all that were pretrained where none was. What runs scored on other data than they were
+    pretrained on are rows of their own, ranked among those of the same two data sets.
 
     Args:
         results: A folder of suites, or the folder of one suite.
         suite: The only suite wanted.
+        on_damaged: Is told of records that cannot be read, a line each; what they are about is then left out.
 
     Returns:
         One row a group of runs, with the columns of ``COLUMNS``; by suite and data set, the best mean first.
 
     Raises:
-        ClvrBenchError: There are no runs, or a record cannot be read.
+        ClvrBenchError: There are no runs, or a record cannot be read and nobody is told.
     """
     import pandas as pd  # imports in half a second, which the records' other readers need not wait for
 
-    groups, superseded = without_superseded(group_runs(load_runs(results, suite)))
-    rankings = _rankings(groups)
-    rows = [_row(group, rankings.get(group.key, Ranking()), superseded[group.request]) for group in groups]
+    groups, superseded = without_superseded(group_runs(load_runs(results, suite, on_damaged)))
+    rankings, remarks = _rankings(groups), _remarks(groups)
+    rows = [
+        _row(group, rankings.get(group.key, Ranking()), superseded[group.request], remarks[group.key])
+        for group in groups
+    ]
     further = sorted({name for row in rows for name in row} - set(COLUMNS))
     rows.sort(key=_order)
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *further])
@@ -172,7 +178,27 @@ def _correctness(group: Group, reference: NDArray[np.int64] | None) -> tuple[NDA
     return labels, np.stack(rows)
 
 
-def _row(group: Group, ranking: Ranking, superseded: int) -> dict[str, Any]:
+def _remarks(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Return by key what only a look at the other groups tells: that their data changed, or their code did."""
+    alike: dict[str, set[str]] = {}
+    for group in groups:
+        alike.setdefault(group.look, set()).add(group.fingerprint)
+    code = {group.origin: group.code for group in groups if group.target is None}
+    found: dict[str, list[str]] = {group.key: [] for group in groups}
+    for group in groups:
+        if others := sorted(alike[group.look] - {group.fingerprint}):
+            changed = f"fingerprint {group.fingerprint} here, {', '.join(others)} in a row that looks the same"
+            found[group.key].append(f"the data changed between runs: {changed}")
+        own, target = group.identity["dataset"], group.target
+        if target and (own["name"], own["options"]) == (target["name"], target["options"]):
+            then, now = group.fingerprint.split(ARROW)
+            found[group.key].append(f"the data changed since pretraining: fingerprint {then} then, {now} now")
+        if code.get(group.origin, group.code) != group.code:
+            found[group.key].append("of an older version's weights: evaluate the newer run to replace this row")
+    return found
+
+
+def _row(group: Group, ranking: Ranking, superseded: int, remarks: Iterable[str]) -> dict[str, Any]:
     """Return a row: the columns, and further metrics under their own names."""
     facts, task = group.facts, group.identity["pretext_task"]
     labels = str(facts.get("labels", "none"))
@@ -183,16 +209,16 @@ def _row(group: Group, ranking: Ranking, superseded: int) -> dict[str, Any]:
         "encoder": group.identity["encoder"]["name"] if group.identity["encoder"] else "",
         "params_m": facts["parameters"] / 1e6 if facts.get("parameters") is not None else NAN,
         "augmentation": facts.get("augmentation", "+".join(part["name"] for part in group.identity["augmentation"])),
-        "dataset": facts.get("dataset") or group.identity["dataset"]["name"],
+        "dataset": group.dataset,
         "top1_std": stdev(top1) if len(top1) > 1 else NAN,
         "top1_ci95": half_width(top1),
         "seeds": len(group.counted),
         "uses_labels": "no" if labels == "none" else labels,
-        "options": _options(facts.get("options_shown", {})),
+        "options": shown_options(group.options_shown),
         "options_source": str(facts.get("options_source", "")),
         "precision": group.identity["precision"],
         "status": _status(group),
-        "note": "; ".join(_notes(group, ranking, superseded)),
+        "note": "; ".join([*_notes(group, ranking, superseded), *remarks]),
         "suite": group.runs[0].suite,
         "evaluation": _evaluation(group),
         **_costs(group),
@@ -218,7 +244,10 @@ def _costs(group: Group) -> dict[str, Any]:
 def _means(group: Group) -> dict[str, float]:
     """Return the mean of every metric of every evaluation, by column."""
     names = {
-        (name, metric) for name, found in group.evaluations.items() for r in found.values() for metric in r.metrics
+        (LINEAR if name == group.headline else name, metric)
+        for name, found in group.evaluations.items()
+        for record in found.values()
+        for metric in record.metrics
     }
     return {METRICS.get(key, f"{key[0]}_{key[1]}_mean"): _mean(group.values(*key)) for key in names | set(METRICS)}
 
@@ -227,13 +256,10 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else NAN
 
 
-def _options(shown: Mapping[str, Any]) -> str:
-    return "; ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in shown.items())
-
-
 def _evaluation(group: Group) -> str:
     for record in group.linear.values():
-        return f"{record.name}@{record.identity['evaluation']['version']}"
+        options = group.headline.removeprefix(LINEAR)
+        return f"{record.name}@{record.identity['evaluation']['version']}{options}"
     return ""
 
 
@@ -253,6 +279,8 @@ def _notes(group: Group, ranking: Ranking, superseded: int) -> Iterator[str]:
         yield f"{collapsed} of {len(group.averaged)} seeds collapsed"
     yield from _merged(group, _ends(group))
     yield from _merged(group, _warnings(group))
+    yield from _merged(group, _data_notes(group))
+    yield from _few_seeds(group)
     if ranking.reason:
         yield ranking.reason
     if superseded:
@@ -276,6 +304,22 @@ def _warnings(group: Group) -> Iterator[tuple[Run, str]]:
             yield from ((run, f"{name}: {note}") for note in (record.notes if record else ()))
 
 
+def _few_seeds(group: Group) -> Iterator[str]:
+    """Yield which evaluations' means are over fewer seeds than the row has."""
+    for name, records in sorted(group.evaluations.items()):
+        count = sum(1 for run in group.averaged if run.pretraining.id in records)
+        if 0 < count < len(group.averaged):
+            yield f"{name}: of {count} of {len(group.averaged)} seeds"
+
+
+def _data_notes(group: Group) -> Iterator[tuple[Run, str]]:
+    """Yield what is to be known of the data: of the test pictures' own, and of others that were pretrained on."""
+    for run in group.runs:
+        for note in run.pretraining.facts.get("data_notes", ()):
+            yield run, note if group.target is None else f"pretraining data: {note}"
+        yield from ((run, note) for note in group.target_facts.get("data_notes", ()))
+
+
 def _merged(group: Group, said: Iterable[tuple[Run, str]]) -> Iterator[str]:
     """Yield each text once, shortened, with the seeds it is about unless it is about all."""
     seeds: dict[str, list[int]] = {}
@@ -289,7 +333,7 @@ def _merged(group: Group, said: Iterable[tuple[Run, str]]) -> Iterator[str]:
 
 def _is_collapsed(group: Group, run: Run) -> bool:
     """Tell a collapsed encoder: its k-NN is near chance and its features hardly spread."""
-    classes = run.pretraining.facts.get("num_classes")
+    classes = group.num_classes
     knn, spread = group.metrics(run, "knn").get("top1"), group.metrics(run, "health").get("spread")
     if not classes or knn is None or spread is None:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.records import write_atomically
+from clvr_bench.files import write_atomically
 from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ Row = Mapping[str, Any]
 
 FURTHER_DECIMALS = 4
 """Of metrics that evaluations other than the built-in ones add."""
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+FURTHER_TOP1 = re.compile(r"(.+)(?<!_val)_top1(_\w+)?_mean")
+"""A column of top-1 that an evaluation adds: its label, and which part of the labels or the like it is about."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
 NOTHING = "-"
@@ -45,14 +49,18 @@ def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word th
     return renderers[format](frame)
 
 
-def write_leaderboard(suite_folder: Path) -> Path:
+def write_leaderboard(suite_folder: Path, on_damaged: Callable[[str], None] | None = None) -> Path:
     """Derive RESULTS/SUITE/leaderboard.csv from the records beside it and write it atomically; return its path.
 
+    Args:
+        suite_folder: The folder of one suite.
+        on_damaged: Is told of records that cannot be read, a line each; what they are about is then left out.
+
     Raises:
-        ClvrBenchError: The folder has no runs, or a record cannot be read.
+        ClvrBenchError: The folder has no runs, or a record cannot be read and nobody is told.
     """
     path = suite_folder / "leaderboard.csv"
-    write_atomically(path, render(leaderboard(suite_folder), "csv").encode())
+    write_atomically(path, render(leaderboard(suite_folder, on_damaged=on_damaged), "csv").encode())
     return path
 
 
@@ -75,7 +83,9 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """Name a row: its pretext task, and whatever else tells it from the rows of the same one."""
     alike = [other for other in rows if other["pretext_task"] == row["pretext_task"]]
-    columns = ("encoder", "augmentation", "dataset", "options", "suite")
+    columns = ["encoder", "augmentation", "dataset", "suite"]
+    if len({other["options"] for other in alike if all(other[column] == row[column] for column in columns)}) > 1:
+        columns.insert(3, "options")
     parts = [row[column] for column in columns if row[column] and len({other[column] for other in alike}) > 1]
     return " ".join([row["pretext_task"], *(["(" + ", ".join(parts) + ")"] if parts else [])])
 
@@ -207,9 +217,29 @@ def _shown_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of the compact table: the suite only where there are several."""
+    """Return the columns of the compact table: the suite only where there are several, and top-1 of any evaluation."""
     several = len({row["suite"] for row in rows}) > 1
-    return [column for column in COMPACT if several or column.title != "suite"]
+    place = 1 + next(i for i, column in enumerate(COMPACT) if column.title.startswith("k-NN"))
+    columns = [*COMPACT[:place], *_further(rows), *COMPACT[place:]]
+    return [column for column in columns if several or column.title != "suite"]
+
+
+def _further(rows: Sequence[Row]) -> list[Column]:
+    """Return a column for each top-1 that evaluations other than the built-in columns' give."""
+    names = [name for name in (rows[0] if rows else ()) if name not in COLUMNS]
+    found = {match.groups(""): name for name in names if (match := FURTHER_TOP1.fullmatch(name))}
+    ordered = sorted(found, key=lambda part: [_by_number(text) for text in part])
+    return [Column(_title(*parts), _number(found[parts], 1), keep=7) for parts in ordered]
+
+
+def _by_number(text: str) -> list[tuple[float, str]]:
+    """Return what sorts texts so that numbers in them come by their size: 1pct before 10pct."""
+    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(NUMBER.split(text))]
+
+
+def _title(label: str, share: str) -> str:
+    """Write a heading such as ``finetune [fraction=0.01] %``, in lines."""
+    return "\n".join([label.replace("[", "\n["), *filter(None, [share.strip("_")]), "%"])
 
 
 def _markdown(frame: pd.DataFrame) -> str:

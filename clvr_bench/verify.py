@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clvr_bench.errors import ClvrBenchError
+from clvr_bench.groups import transferred_to
 from clvr_bench.records import EvaluationRecord, PretrainingRecord, Run, run_folders
 from clvr_bench.standings import leaderboard
 from clvr_bench.tables import render
@@ -91,6 +92,8 @@ def _evaluation_problems(run: Run, record: EvaluationRecord) -> Iterator[str]:
     judged = record.identity["pretraining"]
     if judged != run.pretraining.id:
         yield f"{path}: judges pretraining {judged}, not {run.pretraining.id}, beside which it lies."
+    if (other := transferred_to(record)) and other == run.pretraining.identity["dataset"]:
+        yield f"{path}: says that it judges on other data than the run's own, and names the run's own."
     if not record.predictions:
         return
     try:

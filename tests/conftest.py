@@ -26,8 +26,9 @@ def plugins() -> Plugins:
 
 
 @pytest.fixture(autouse=True)
-def _one_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _one_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     monkeypatch.delenv("CLVR_BENCH_PLUGINS_DIR", raising=False)
+    monkeypatch.setenv("CLVR_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("COLUMNS", "160")
     state = torch.random.get_rng_state()
     yield

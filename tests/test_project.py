@@ -30,6 +30,9 @@ WITHOUT_TORCH = (
     "cli.app",
     "cli.tables",
     "cli.pairs",
+    "cli.finding",
+    "cli.inventory",
+    "inventory",
     "standings",
     "tables",
     "pairwise",
@@ -38,6 +41,8 @@ WITHOUT_TORCH = (
     "merge",
     "verify",
     "significance",
+    "files",
+    "interruption",
     "api",
 )
 
@@ -80,7 +85,8 @@ def test_commands_that_read_records_never_import_torch() -> None:
 
 
 def test_help_and_suites_never_import_torch_or_matplotlib() -> None:
-    for arguments in (["--help"], ["run", "--help"], ["preview", "--help"], ["list", "suites"]):
+    helped = ("run", "evaluate", "runs", "preview")
+    for arguments in (["--help"], *([command, "--help"] for command in helped), ["list", "suites"]):
         program = (
             f"import sys; sys.argv = ['clvr-bench', *{arguments}]\nfrom clvr_bench.cli import main\n"
             "try:\n    main()\nexcept SystemExit:\n    pass\n"

@@ -66,6 +66,25 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        help="Decoded pictures up to this size are kept in memory, larger sets are decoded as they are needed; such as "
+        "8G or 500M. Default: half of the memory.",
+        metavar="SIZE",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where decoded pictures are kept. Also: CLVR_BENCH_CACHE. Default: ~/.cache/clvr-bench.", metavar="DIR"
+    ),
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option(help="Processes that decode pictures; 0 for none. Default: one a core.", min=0, metavar="N"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Let data sets fetch their files into --data-root.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of all suites' results.", metavar="DIR")]
 
 
@@ -110,6 +129,10 @@ def run(
     time_limit: Annotated[
         str | None, typer.Option(help="Stop at a checkpoint after this long, such as 9m, 90s or 2h.", metavar="T")
     ] = None,
+    memory_limit: MemoryLimit = None,
+    cache: Cache = None,
+    workers: WorkerCount = None,
+    download: Download = False,
     compile_: Annotated[
         bool, typer.Option("--compile", help="Compile the operations of augmentations; pays for small pictures.")
     ] = False,
@@ -118,6 +141,7 @@ def run(
     ] = False,
 ) -> None:
     """Pretrain and evaluate every combination of a suite, or of the flags, that is not done yet."""
+    from clvr_bench.cli.reading import ReadingFlags
     from clvr_bench.cli.running import RunRequest, run_request
 
     request = RunRequest(
@@ -126,7 +150,7 @@ def run(
         encoders=encoder or [],
         augmentations=augmentation or [],
         datasets=dataset or [],
-        data_root=data_root,
+        reading=ReadingFlags(data_root, download, memory_limit, cache, workers),
         seeds=seeds,
         epochs=epochs,
         batch_size=batch_size,
@@ -139,6 +163,119 @@ def run(
         plugins=context.obj,
     )
     raise typer.Exit(run_request(request))
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders of finished runs, or parts of their names.", metavar="[RUN]..."),
+    ] = None,
+    take_all: Annotated[bool, typer.Option("--all", help="Every run that matches; all without a name.")] = False,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="This evaluation; repeatable. Default: linear, knn, health.", metavar="E")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data to evaluate on, if not the run's own.", metavar="D")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the data set's files are.", metavar="DIR")] = None,
+    memory_limit: MemoryLimit = None,
+    cache: Cache = None,
+    workers: WorkerCount = None,
+    download: Download = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option, such as finetune.fraction=0.1; repeatable.", metavar="N.OPTION=VALUE"),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Evaluate these ready-made weights instead of a run.", metavar="FILE")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="The network that the weights are of.", metavar="E")] = None,
+    weights_format: Annotated[
+        str | None, typer.Option(help="Who wrote the weights, such as timm or moco; auto finds out.", metavar="F")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Accept weights of only a part of the network.")] = False,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels that the weights were trained with, such as none or fine.", metavar="L")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Where the weights are from, for tables.", metavar="N")] = None,
+    suite: Annotated[str | None, typer.Option(help="Suite that ready-made weights belong to.", metavar="S")] = None,
+    results: Results = Path("results"),
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.AUTO,
+) -> None:
+    """Evaluate finished runs again, on their own data or on others, or weights that exist already; train nothing."""
+    from clvr_bench.cli.evaluating import EvaluateRequest, evaluate_request
+    from clvr_bench.cli.reading import ReadingFlags
+
+    request = EvaluateRequest(
+        runs=runs or [],
+        take_all=take_all,
+        weights=weights,
+        encoder=encoder,
+        weights_format=weights_format,
+        partial=partial,
+        labels=labels,
+        name=name,
+        suite=suite,
+        evaluations=evaluation or [],
+        dataset=dataset,
+        reading=ReadingFlags(data_root, download, memory_limit, cache, workers),
+        overrides=set_ or [],
+        results=results,
+        device=device.value,
+        plugins=context.obj,
+    )
+    raise typer.Exit(evaluate_request(request))
+
+
+@app.command()
+def features(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's folder, or a part of its name.", metavar="RUN")],
+    output: Annotated[Path, typer.Option(help="A .npz file.", metavar="FILE")],
+    dataset: Annotated[str | None, typer.Option(help="Data to encode, if not the run's own.", metavar="D")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the data set's files are.", metavar="DIR")] = None,
+    memory_limit: MemoryLimit = None,
+    cache: Cache = None,
+    workers: WorkerCount = None,
+    download: Download = False,
+    split: Annotated[str, typer.Option(help="Which splits, with commas between.", metavar="S")] = "train,val,test",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option, such as folder.image_size=64; repeatable.", metavar="NAME.OPTION=VALUE"),
+    ] = None,
+    results: Results = Path("results"),
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.AUTO,
+) -> None:
+    """Write the features that evaluations of a run see, and their labels, as a NumPy archive."""
+    from clvr_bench.cli.features import FeaturesRequest, write_features
+    from clvr_bench.cli.reading import ReadingFlags
+
+    request = FeaturesRequest(
+        run=run,
+        output=output,
+        dataset=dataset,
+        reading=ReadingFlags(data_root, download, memory_limit, cache, workers),
+        splits=split,
+        overrides=set_ or [],
+        results=results,
+        device=device.value,
+        plugins=context.obj,
+    )
+    write_features(request)
+
+
+@app.command()
+def runs(
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="First remove what nothing needs: files cut off by a kill, old checkpoints.")
+    ] = False,
+) -> None:
+    """Show what is stored: every run, how far it is, its size on disk, and files that are damaged."""
+    from clvr_bench.cli.inventory import show_runs
+
+    show_runs(results, suite, remove=prune)
 
 
 @app.command()
@@ -166,11 +303,14 @@ def pairs(
     ] = None,
 ) -> None:
     """Show top-1 by first and second augmentation, from a suite whose augmentations are chains of one and of two."""
+    from clvr_bench.cli.finding import warn_of_damage
     from clvr_bench.cli.pairs import check_format, show_pairs
     from clvr_bench.pairwise import pair_study
 
     check_format(output)
-    study = pair_study(results, suite, pretext_task=pretext_task, encoder=encoder, dataset=dataset)
+    study = pair_study(
+        results, suite, pretext_task=pretext_task, encoder=encoder, dataset=dataset, on_damaged=warn_of_damage
+    )
     show_pairs(study, output)
 
 

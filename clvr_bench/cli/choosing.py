@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clvr_bench.combinations import Choice, Override
+from clvr_bench.combinations import Choice, Override, expand
 from clvr_bench.errors import ClvrBenchError, unknown
 from clvr_bench.options import resolve_options
 from clvr_bench.registry import Entry, Kind, Registry
@@ -50,6 +50,14 @@ class Chooser:
         """
         options, where = {**(defaults or {}), **self.given(entry)}, f"{self._command}: {entry.kind} '{entry.name}'"
         return Choice(entry, resolve_options(entry.options, options, where))
+
+    def choices(self, entry: Entry) -> list[Choice]:
+        """Return an entry with its options, once for every combination of those that are lists of values.
+
+        Raises:
+            ClvrBenchError: An option is unknown or missing, or its value is not allowed.
+        """
+        return list(expand(entry, self.given(entry), f"{self._command}: {entry.kind} '{entry.name}'"))
 
     def require_all_met(self) -> None:
         """Refuse an option of something that was not looked up.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,6 +44,7 @@ class Watcher(Listener):
         self._epoch_text = ""
         self._started = 0.0
         self._top1: dict[str, float] = {}
+        self._postponed: set[Path] = set()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -60,6 +62,12 @@ class Watcher(Listener):
         self._started, self._epoch_text, self._top1 = time.monotonic(), "", {}
         self._task = self._bar.add_task("starting", total=None)
         self._last["line"] = time.monotonic()
+
+    def run_postponed(self, number: int, total: int, planned: Planned) -> None:
+        """Say once that another process is at work on it."""
+        if planned.folder not in self._postponed:
+            self._postponed.add(planned.folder)
+            self._say(f"[{number}/{total}] {planned.combination}: another process is at work on it; it comes last")
 
     def stepped(self, progress: RunProgress) -> None:
         """Move the bar, at most ten times a second."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from clvr_bench.cli.app import parse_duration
 from clvr_bench.cli.loading import load_with_warnings
 from clvr_bench.cli.progress import Watcher
+from clvr_bench.cli.reading import ReadingFlags, reading
 from clvr_bench.combinations import Override
 from clvr_bench.devices import choose_device
 from clvr_bench.errors import ClvrBenchError
@@ -27,7 +28,7 @@ CUSTOM = {
 }
 """What flags alone run: the built-in data set, small enough for a CPU."""
 
-FAILED, UNFINISHED, INTERRUPTED = 1, 3, 130
+FAILED, UNFINISHED = 1, 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RunRequest:
     encoders: list[str]
     augmentations: list[str]
     datasets: list[str]
-    data_root: Path | None
+    reading: ReadingFlags
     seeds: str | None
     epochs: int | None
     batch_size: int | None
@@ -53,7 +54,7 @@ class RunRequest:
 
 
 def run_request(request: RunRequest) -> int:
-    """Run what was asked and return the exit code: 0 done, 1 a combination failed, 3 out of time, 130 interrupted."""
+    """Run what was asked and return the exit code: 0 done, 1 a combination failed, 3 out of time."""
     console, errors = Console(), Console(stderr=True)
     time_limit = parse_duration(request.time_limit) if request.time_limit else None
     suite = requested_suite(request)
@@ -61,15 +62,16 @@ def run_request(request: RunRequest) -> int:
     device = choose_device(request.device)
     plugins = load_with_warnings(request.plugins, errors)
     where = request.suite or "command line"
-    sweep = plan(
-        suite,
-        plugins,
-        results=request.results,
-        device=device,
-        data_root=request.data_root,
-        overrides=overrides,
-        where=where,
-    )
+    with reading(request.reading, errors) as access:
+        sweep = plan(
+            suite,
+            plugins,
+            results=request.results,
+            device=device,
+            access=access,
+            overrides=overrides,
+            where=where,
+        )
     compiled = compiled_operations() if request.compiled else nullcontext()
     if request.dry_run:
         from clvr_bench.cli.dry_run import show_plan
@@ -77,12 +79,8 @@ def run_request(request: RunRequest) -> int:
         with compiled:
             show_plan(sweep, console)
         return 0
-    try:
-        with compiled, Watcher(console) as watcher:
-            outcome = sweep.run(watcher, time_limit)
-    except KeyboardInterrupt:
-        errors.print("clvr-bench: interrupted; the same command goes on from the last checkpoint.", highlight=False)
-        return INTERRUPTED
+    with compiled, Watcher(console) as watcher:
+        outcome = sweep.run(watcher, time_limit)
     return _conclude(sweep, outcome, console)
 
 
@@ -136,17 +134,14 @@ def _parse_seeds(text: str) -> list[int]:
 
 
 def _conclude(sweep: Sweep, outcome: Outcome, console: Console) -> int:
-    from clvr_bench.cli.tables import print_leaderboard
-    from clvr_bench.tables import write_leaderboard
+    from clvr_bench.cli.tables import print_failures, print_new_leaderboard
 
     if any(sweep.results.glob("runs/*/pretraining.json")):
-        print_leaderboard(sweep.results, console)
-        console.print(f"Written: {write_leaderboard(sweep.results)}", markup=False, highlight=False)
+        print_new_leaderboard(sweep.results, console)
     counts = ", ".join(f"{count} {status}" for status, count in outcome.counts.items())
     total = sum(outcome.counts.values())
     console.print(f"{total} combination{'' if total == 1 else 's'}: {counts}.", highlight=False)
-    for failure in outcome.failures:
-        console.print(f"failed: {failure}", markup=False, style="red")
+    print_failures(outcome.failures, console)
     if outcome.counts["unfinished"]:
         console.print("Stopped at the time limit; the same command goes on from the last checkpoint.")
         return UNFINISHED

@@ -9,8 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from clvr_bench.errors import ClvrBenchError
-from clvr_bench.records import Run, load_runs, write_atomically
+from clvr_bench.cli.finding import find_run, warn_of_damage
+from clvr_bench.errors import CannotWrite, ClvrBenchError
+from clvr_bench.files import write_atomically
+from clvr_bench.groups import ARROW, label, transferred_to
+from clvr_bench.records import EvaluationRecord, Run, load_runs
 
 PROBLEM = 1
 
@@ -25,7 +28,7 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
         return
     if format_name == "table":
         raise ClvrBenchError("leaderboard: a file needs --format csv, markdown or json.")
-    text = render(leaderboard(results, suite), format_name)
+    text = render(leaderboard(results, suite, warn_of_damage), format_name)
     if output is None:
         sys.stdout.write(text)
         return
@@ -40,19 +43,34 @@ def write_output(output: Path, content: bytes) -> None:
     """
     try:
         write_atomically(output, content)
-    except OSError as error:
-        raise ClvrBenchError(f"--output {output}: cannot be written ({error.strerror}).") from None
+    except CannotWrite as error:
+        raise ClvrBenchError(f"--output {output}: cannot be written ({error.reason}).") from None
 
 
 def print_leaderboard(results: Path, console: Console, suite: str | None = None) -> None:
-    """Print a leaderboard with its notes."""
+    """Print a leaderboard with its notes; records that cannot be read are named on standard error and left out."""
     from clvr_bench.standings import leaderboard
     from clvr_bench.tables import notes, rich_table
 
-    frame = leaderboard(results, suite)
+    frame = leaderboard(results, suite, warn_of_damage)
     console.print(rich_table(frame, console.width))
     for note in notes(frame):
         console.print(note, markup=False, highlight=False, style="dim")
+
+
+def print_new_leaderboard(suite_folder: Path, console: Console) -> None:
+    """Print the leaderboard of a suite and write it beside its records."""
+    from clvr_bench.tables import write_leaderboard
+
+    print_leaderboard(suite_folder, console)
+    written = write_leaderboard(suite_folder, on_damaged=lambda _: None)  # they were named just now
+    console.print(f"Written: {written}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_failures(failures: Sequence[str], console: Console) -> None:
+    """Print what failed, a line each."""
+    for failure in failures:
+        console.print(f"failed: {failure}", markup=False, highlight=False, soft_wrap=True, style="red")
 
 
 def show_run(name: str, results: Path) -> None:
@@ -61,30 +79,29 @@ def show_run(name: str, results: Path) -> None:
     Raises:
         ClvrBenchError: No run has this name, or several have.
     """
-    run = _find_run(name, results)
+    run = find_run("show", name, results)
     console, record = Console(), run.pretraining
     console.print(run.folder.name, style="bold", markup=False, highlight=False)
     table = Table.grid(padding=(0, 2))
     for key, value in _facts(run):
         table.add_row(key, value)
     console.print(table)
-    for evaluation in run.evaluations:
+    for evaluation in sorted(run.evaluations, key=lambda record: (bool(transferred_to(record)), _title(record))):
         scores = ", ".join(f"{metric} {value:.4g}" for metric, value in evaluation.metrics.items())
-        console.print(f"{evaluation.name}: {evaluation.error or scores}", markup=False, highlight=False)
+        console.print(f"{_title(evaluation)}: {evaluation.error or scores}", markup=False, highlight=False)
         for note in evaluation.notes:
             console.print(f"  {note}", markup=False, highlight=False, style="dim")
     if record.history:
         console.print(_history_table(run))
 
 
-def _find_run(name: str, results: Path) -> Run:
-    if (Path(name) / "pretraining.json").is_file():
-        return Run.load(Path(name))
-    runs = [run for run in load_runs(results) if name in run.folder.name]
-    if len(runs) != 1:
-        found = ", ".join(run.folder.name for run in runs[:5]) or "none"
-        raise ClvrBenchError(f"show {name}: {len(runs)} runs in {results} match ({found}). Name one, or its folder.")
-    return runs[0]
+def _title(evaluation: EvaluationRecord) -> str:
+    """Name an evaluation with its options, and with the data that it judges on where they are not the run's own."""
+    target = transferred_to(evaluation)
+    if target is None:
+        return label(evaluation)
+    options = _options(evaluation.details.get("transfer", {}).get("options_shown", {}))
+    return f"{label(evaluation)}{ARROW}{target['name']}" + (f" ({options})" if options else "")
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, Self
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clvr_bench.contracts.values import Images, Modality
+from clvr_bench.errors import ClvrBenchError
 
 
 class Split(ABC):
@@ -43,6 +46,16 @@ class Split(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash of the content; two splits of equal content have equal fingerprints on any machine."""
+
+    def expect(self, batches: Iterable[Tensor]) -> None:  # noqa: B027 - what lies in memory has nothing to prepare
+        """Learn which (B,) int64 positions will be asked for next, in this order; one that reads may read ahead.
+
+        Ask for these very tensors later: they are then known without looking at their values, which may lie on a GPU.
+        """
+
+    def digests(self) -> Sequence[bytes] | None:
+        """Return a hash of each of the N samples without its label, to find copies; None where that takes too long."""
+        return None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,6 +105,16 @@ class ResidentSplit(Split):
         times = None if stored.times is None else stored.times.to(device)
         return type(self)(stored.pixels.to(device), self.labels, stored.sizes.to(device), times)
 
+    def digests(self) -> list[bytes]:
+        """Return a hash of each sample's own pixels, without what pads them."""
+        found = []
+        for picture, (height, width) in zip(self._images.pixels.cpu(), self._images.sizes.tolist(), strict=True):
+            own = picture[..., :height, :width].contiguous()
+            found.append(
+                hashlib.blake2b(f"{tuple(own.shape)}".encode() + own.numpy().tobytes(), digest_size=16).digest()
+            )
+        return found
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of pixels, sizes, times and labels."""
@@ -132,6 +155,15 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     coarse_names: tuple[str, ...] = ()
     coarse: tuple[int, ...] = ()
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        """Fetch the files into a folder, for ``--download``; called before the data set is built.
+
+        Raises:
+            ClvrBenchError: It cannot be downloaded, or what arrived is not what its checksum says.
+        """
+        raise ClvrBenchError("--download: this data set cannot be downloaded. Leave the flag out.")
 
     @property
     @abstractmethod

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from clvr_bench.contracts.dataset import Split
@@ -18,16 +20,18 @@ class Frozen(Protocol):
     """A frozen representation with the data it is judged on. Features are extracted once and shared.
 
     Attributes:
-        representation: The network in eval mode; no evaluation may change it.
+        representation: The network in eval mode; no evaluation may change it, one that trains it copies it.
         num_classes: K.
         image_size: Height and width, in pixels, of what it is fed.
         seed: The run's seed, for evaluations that draw.
+        device: Where the network is, and features and labels are served.
     """
 
     representation: nn.Module
     num_classes: int
     image_size: int
     seed: int
+    device: torch.device
 
     def features(self, split: SplitName) -> Tensor:
         """Return the features (N, D) float32 of a split, in its order, on the evaluation's device."""
@@ -40,6 +44,9 @@ class Frozen(Protocol):
 
     def encode(self, views: Tensor) -> Tensor:
         """Encode views (B, C, H, W), float in [0, 1], into features (B, D) float32, without a gradient."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of the run's precision, for an evaluation that runs a copy of the network itself."""
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,14 @@ class PretextTask(nn.Module, ABC):
         """Say why a combination makes no sense, such as a masked task without patch tokens; None where it does."""
         return None
 
+    @classmethod
+    def reported_labels(cls, **options: Any) -> str:
+        """Return which labels the row says were used, given the task's options; by default ``labels``.
+
+        For tasks whose weights saw labels before they came here, and may see none themselves.
+        """
+        return cls.labels
+
     def forward(self, batch: Batch) -> StepOutput:
         """Compute the loss of a batch. Moves no state but BatchNorm's; queues and targets move in ``after_step``."""
         raise NotImplementedError(f"{type(self).__name__} trains, so it must implement forward(batch)")
@@ -115,6 +123,13 @@ class PretextTask(nn.Module, ABC):
     def representation(self) -> nn.Module:
         """Return what is frozen, evaluated, saved and counted: maps (B, C, H, W) in [0, 1] to features (B, D)."""
         return self.encoder
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the run's record is to keep of it, as JSON has it, such as which file weights came from.
+
+        Called once, when the run is done. Nothing of it is shown in tables.
+        """
+        return {}
 
     def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups for a phase; by default all that train, see ``decay_groups``."""

@@ -57,7 +57,7 @@ def trains_with_a_finite_loss(trial: TaskTrial) -> None:
 def loss_is_finite_in_bf16(trial: TaskTrial) -> None:
     """Train for an epoch under autocast."""
     _ = trial.trained
-    loss = trial.start(precision="bf16", epochs=1).run_epoch()["loss"]
+    loss = _loss_of_an_epoch(trial.start(precision="bf16", epochs=1))
     require(torch.tensor(loss).isfinite(), f"The loss is {loss}.")
 
 
@@ -130,7 +130,7 @@ def _undeclared(names: set[str], declared: tuple[str, ...]) -> set[str]:
 def same_seed_gives_the_same_loss(trial: TaskTrial) -> None:
     """Repeat the first epoch."""
     history = trial.trained.run.state.history
-    again = trial.start().run_epoch()["loss"]
+    again = _loss_of_an_epoch(trial.start())
     require(again == history[0]["loss"], f"Twice the first epoch: {history[0]['loss']} and {again}.")
 
 
@@ -173,17 +173,23 @@ def _close(one: float, other: float) -> bool:
     "Keep everything that training moves in parameters and buffers of fixed shape, not in plain attributes.",
 )
 def resumed_equals_uninterrupted(trial: TaskTrial) -> None:
-    """Train an epoch, go on from the saved state in a task built anew, and compare with two epochs at once."""
-    whole = trial.trained.run
-    first = trial.start()
-    first.run_epoch()
-    resumed = trial.start()
-    resumed.load_state_dict(_through_disk(first.state_dict()))
-    resumed.run_epoch()
+    """Stop within an epoch and between two, go on from the saved state in a task built anew each time, and compare."""
+    whole, resumed = trial.trained.run, trial.start()
+    resumed.run_epoch(pause=lambda: True)  # a step; an epoch has several
+    while not resumed.finished:
+        saved = _through_disk(resumed.state_dict())
+        resumed = trial.start()
+        resumed.load_state_dict(saved)
+        resumed.run_epoch()
     different = changed(state_of(whole.task), state_of(resumed.task))
     require(not different, f"After resuming, {listed(different)} differ.")
     losses = [run.state.history[-1]["loss"] for run in (whole, resumed)]
     require(losses[0] == losses[1], f"The second epoch's loss is {losses[0]}, and {losses[1]} after resuming.")
+
+
+def _loss_of_an_epoch(run: Pretraining) -> float:
+    run.run_epoch()
+    return float(run.state.history[-1]["loss"])
 
 
 def _through_disk(state: dict[str, Any]) -> Any:

@@ -15,6 +15,8 @@ from clvr_bench.assembly import build_augmentation, build_task_on, encoder_facts
 from clvr_bench.combinations import Combination, Planner
 from clvr_bench.contracts.pretext_task import PretextTask
 from clvr_bench.contracts.values import Batch, Progress
+from clvr_bench.errors import ClvrBenchError, RunFailed
+from clvr_bench.options import InputFile
 from clvr_bench.pretraining import Pretraining, Setting
 from clvr_bench.suites import parse_suite
 from clvr_bench.testing.checks import NotApplicable, Violation
@@ -28,14 +30,18 @@ class TaskTrial:
     """A pretext task with the options that it is tried under.
 
     Args:
-        subject: The registered task.
+        subject: The registered task. Beside its options it may have ``encoders``, as in a suite: what to try it with
+            instead of the stage's, for a task that is given a file which is for another.
     """
 
     def __init__(self, subject: Subject) -> None:
         self.entry = subject.entry
         self.task: type[PretextTask] = self.entry.factory  # type: ignore[assignment]  # checked when it was registered
         self._registry = subject.registry.extended(self.entry, *ENTRIES)
-        self._options = {**self.task.check_options, **subject.options}
+        given = {**self.task.check_options, **subject.options}
+        encoders = given.pop("encoders", (RESNET, VIT))
+        self._encoders: tuple[str, ...] = (encoders,) if isinstance(encoders, str) else tuple(encoders)
+        self._options = given
         replace(subject, options=self._options).choice()  # a wrong one stops the check
 
     def skip_reason(self, encoder: str) -> str | None:
@@ -46,16 +52,30 @@ class TaskTrial:
             combination,
             pictures(),
             encoder_facts(combination.encoder, facts) if combination.encoder else None,
-        )
+        ) or self._file_refused(combination)
+
+    def _file_refused(self, combination: Combination) -> str | None:
+        """Say why a task refuses a file that it is given for an encoder; None where it does not, or is given none."""
+        if not any(isinstance(value, InputFile) for value in combination.task.options.values()):
+            return None
+        try:
+            build_task_on(CPU, combination, pictures().facts(self.task.labels))
+        except RunFailed as failure:
+            return str(failure).rstrip(".") if isinstance(failure.__cause__, ClvrBenchError) else None
+        return None
 
     @cached_property
     def encoder(self) -> str:
-        """The first encoder of the stage that the task runs with."""
-        reasons = {name: self.skip_reason(name) for name in (RESNET, VIT)}
+        """The first encoder that the task runs with, of those named or else of the stage's."""
+        reasons = {name: self.skip_reason(name) for name in self._encoders}
         for name, reason in reasons.items():
             if reason is None:
                 return name
-        raise Violation(f"It skips every encoder: {'; '.join(str(reason) for reason in reasons.values())}.")
+        told = "; ".join(map(str, reasons.values()))
+        if any(option.annotation is InputFile for option in self.entry.options.values()):
+            hint = f"Name one that its file is for: --set '{self.entry.name}.encoders=[\"resnet50\"]'"
+            raise NotApplicable(f"Its file is for no encoder of the check ({told}). {hint}.")
+        raise Violation(f"It skips every encoder: {told}.")
 
     def start(
         self,

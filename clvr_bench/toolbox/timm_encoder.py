@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from clvr_bench.contracts.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from clvr_bench.errors import ClvrBenchError
+from clvr_bench.toolbox.weights.formats import Normalization
 
 
 class TimmEncoder(Encoder):
@@ -22,16 +23,18 @@ class TimmEncoder(Encoder):
         network: A timm model, built with ``num_classes=0``.
         in_channels: C, the channels of its input; its mean and standard deviation are averaged where C is not theirs.
 
+    Attributes:
+        normalization: What it was built to expect, known on the meta device too, where buffers have no values.
+
     Source: timm (Wightman 2019, https://github.com/huggingface/pytorch-image-models).
     """
 
     def __init__(self, network: nn.Module, *, in_channels: int = 3) -> None:
         config: dict[str, Any] = getattr(network, "pretrained_cfg", {}) or {}
-        mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
-        if in_channels != len(mean):
-            mean, std = [sum(mean) / len(mean)] * in_channels, [sum(std) / len(std)] * in_channels
-        super().__init__(mean=mean, std=std, minimum_size=_patch_size(network))
-        self.network = network
+        own = Normalization(tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD)))
+        own = own.for_channels(in_channels)
+        super().__init__(mean=own.mean, std=own.std, minimum_size=_patch_size(network))
+        self.normalization, self.network = own, network
 
     def encode(self, images: Tensor) -> Tensor:
         """Map normalized pictures (B, C, H, W) to pooled features (B, D)."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from clvr_bench import ClvrBenchError, Dataset, Register, ResidentSplit, hookimpl
+from clvr_bench import ClvrBenchError, Dataset, Register, hookimpl
+from clvr_bench.toolbox import PictureFiles
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_FOLDERS = ("test", "val")
+UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 LAYOUT = "Expected ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg (or val)"
-Pixels = NDArray[np.uint8]
 
 
 @hookimpl
@@ -29,139 +26,144 @@ def register_datasets(register: Register) -> None:
         ClassFolders,
         summary="Your own pictures in class folders: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val).",
         source="the layout of ImageNet, Deng et al. 2009, https://doi.org/10.1109/CVPR.2009.5206848",
-        version=1,
+        version=2,
     )
 
 
 class ClassFolders(Dataset):
-    """Class folders, decoded once into memory as RGB.
+    """Class folders, decoded as RGB, and further pictures without a class where there is a folder ``unlabelled``.
+
+    Pictures may lie at any depth below their class. Symbolic links are followed, hidden files passed over.
 
     Args:
-        root: The folder that holds ``train`` and ``test`` (or ``val``).
+        root: The folder that holds ``train``, ``test`` (or ``val``), and perhaps ``unlabelled`` (or ``unlabeled``).
         image_size: Height and width, in pixels, that views are made in; 0 takes the size that all pictures share.
             Pictures whose shorter side is longer are shrunk to it.
         title: What tables call the data set; the folder's name where empty.
+        unreadable: The largest share of each split's files, from 0 to 1, that may be undecodable; they are left out.
 
     Raises:
         ClvrBenchError: The folder is missing, has no classes or only one, no test split, other classes in test than
-            in train, a file that is no picture, or pictures of several sizes without ``image_size``.
+            in train, a class without pictures, or pictures of several sizes without ``image_size``.
     """
 
-    def __init__(self, root: Path | None, *, image_size: int = 0, title: str = "") -> None:
+    def __init__(self, root: Path | None, *, image_size: int = 0, title: str = "", unreadable: float = 0.01) -> None:
         if root is None:
             raise ClvrBenchError("dataset folder: it needs a folder of pictures. Name it with --data-root DIR.")
         if not root.is_dir():
             raise ClvrBenchError(f"dataset folder: {root} is no folder. {LAYOUT}.")
+        _require_options(image_size, unreadable)
         self.title = title or root.resolve().name
-        self._train_folder = _split_folder(root, ("train",))
-        self._test_folder = _split_folder(root, TEST_FOLDERS)
-        self.class_names = _classes(self._train_folder)
-        unknown = sorted(set(_classes(self._test_folder)) - set(self.class_names))
+        self._root, self._limit, self._unreadable = root, image_size, unreadable
+        train, test = _split_folder(root, ("train",)), _split_folder(root, TEST_FOLDERS)
+        self._train, self._test = _classes(train), _classes(test)
+        self.class_names = tuple(self._train)
+        unknown = [name for name in self._test if name not in self._train]
         if unknown:
-            raise ClvrBenchError(
-                f"dataset folder: {self._test_folder / unknown[0]} is a class that {self._train_folder} lacks."
-            )
-        self._limit = image_size
+            raise ClvrBenchError(f"dataset folder: {test / unknown[0]} is a class that {train} lacks.")
         self.image_size = image_size or self._shared_size()
 
     @cached_property
-    def train(self) -> ResidentSplit:
+    def train(self) -> PictureFiles:
         """The pictures under ``train``."""
-        return self._read(self._train_folder)
+        return self._labelled(self._train)
 
     @cached_property
-    def test(self) -> ResidentSplit:
+    def test(self) -> PictureFiles:
         """The pictures under ``test`` or ``val``."""
-        return self._read(self._test_folder)
+        return self._labelled(self._test)
 
-    def _read(self, folder: Path) -> ResidentSplit:
-        files = [_pictures(folder / name) if (folder / name).is_dir() else [] for name in self.class_names]
-        with ThreadPoolExecutor() as pool:
-            pictures = list(
-                pool.map(lambda path: _decode(path, self._limit), [f for of_class in files for f in of_class])
-            )
-        labels = [label for label, of_class in enumerate(files) for _ in of_class]
-        pixels, sizes = _pad(pictures)
-        return ResidentSplit(torch.from_numpy(pixels), torch.tensor(labels), torch.from_numpy(sizes))
+    @cached_property
+    def unlabelled(self) -> PictureFiles | None:
+        """The pictures under ``unlabelled`` or ``unlabeled``, at any depth; None where there is no such folder."""
+        folder = _first_of(self._root, UNLABELLED_FOLDERS)
+        if folder is None:
+            return None
+        paths = list(_pictures(folder))
+        _require_pictures(folder, paths)
+        return self._files(paths, [-1] * len(paths))
+
+    def _labelled(self, classes: Mapping[str, Sequence[str]]) -> PictureFiles:
+        labels = [self.class_names.index(name) for name, paths in classes.items() for _ in paths]
+        return self._files([path for paths in classes.values() for path in paths], labels)
+
+    def _files(self, paths: Sequence[str], labels: Sequence[int]) -> PictureFiles:
+        return PictureFiles(paths, torch.tensor(labels), self._limit, unreadable=self._unreadable, root=self._root)
 
     def _shared_size(self) -> int:
-        sizes = {_size(path) for folder in (self._train_folder, self._test_folder) for path in _all_pictures(folder)}
-        if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
-            small, large = min(sizes), max(sizes)
-            raise ClvrBenchError(
-                f"dataset folder: pictures in {self._train_folder.parent} are not all of one square size "
-                f"({small[0]}x{small[1]} to {large[0]}x{large[1]} px). Choose what views are made in, such as: "
-                "--set folder.image_size=64"
-            )
-        return next(iter(sizes))[0]
+        """Return the side that all pictures share; the first that has another ends the search."""
+        first: tuple[int, int] | None = None
+        for split in (self.train, self.test, self.unlabelled):
+            for height, width in split.header_sizes() if split else ():
+                first = first or (height, width)
+                if (height, width) != first or height != width:
+                    small, large = sorted([first, (height, width)])
+                    raise ClvrBenchError(
+                        f"dataset folder: pictures in {self._root} are not all of one square size "
+                        f"({small[0]}x{small[1]} to {large[0]}x{large[1]} px). Choose what views are made in, such as: "
+                        "--set folder.image_size=64"
+                    )
+        if first is None:
+            raise ClvrBenchError(f"dataset folder: no file in {self._root} is a picture that can be read.")
+        return first[0]
+
+
+def _require_options(image_size: int, unreadable: float) -> None:
+    if image_size < 0:
+        raise ClvrBenchError(f"dataset folder: image_size must be a number of pixels, or 0, got {image_size}.")
+    if not 0 <= unreadable <= 1:
+        raise ClvrBenchError(f"dataset folder: unreadable must be a share from 0 to 1, got {unreadable}.")
 
 
 def _split_folder(root: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise ClvrBenchError(f"dataset folder: {root} has no folder '{' or '.join(names)}'. {LAYOUT}.")
+    found = _first_of(root, names)
+    if found is None:
+        raise ClvrBenchError(f"dataset folder: {root} has no folder '{' or '.join(names)}'. {LAYOUT}.")
+    return found
 
 
-def _classes(split: Path) -> tuple[str, ...]:
-    names = tuple(sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith(".")))
+def _first_of(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _classes(split: Path) -> dict[str, list[str]]:
+    """Return the pictures of each class, both in the order of their names."""
+    names = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(names) < 2:
         found = f"only one class folder ('{names[0]}')" if names else "no class folders"
         raise ClvrBenchError(f"dataset folder: {split} has {found}; at least two are needed. {LAYOUT}.")
-    for name in names:
-        if not _pictures(split / name):
-            raise ClvrBenchError(f"dataset folder: {split / name} holds no pictures ({', '.join(sorted(SUFFIXES))}).")
-    return names
+    classes = {name: list(_pictures(split / name)) for name in names}
+    for name, paths in classes.items():
+        _require_pictures(split / name, paths)
+    return classes
 
 
-def _pictures(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def _require_pictures(folder: Path, paths: Sequence[str]) -> None:
+    if not paths:
+        raise ClvrBenchError(f"dataset folder: {folder} holds no pictures ({', '.join(SUFFIXES)}).")
 
 
-def _all_pictures(split: Path) -> list[Path]:
-    return [path for name in _classes(split) for path in _pictures(split / name)]
+def _pictures(folder: str | Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Yield the pictures of a folder and those below it, in the order of their names.
+
+    Args:
+        folder: May be a link.
+        above: Which folders it was reached through: a link back to one of them is not followed.
+    """
+    found = os.stat(folder)  # noqa: PTH116 - of as many folders as a data set has
+    if (found.st_dev, found.st_ino) in above:
+        return
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
+        if _is_folder(entry):
+            yield from _pictures(entry.path, above | {(found.st_dev, found.st_ino)})
+        elif entry.name.lower().endswith(SUFFIXES):
+            yield entry.path
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Read a picture's height and width, in pixels, from its header."""
-    with _opened(path) as picture:
-        return picture.height, picture.width
-
-
-def _decode(path: Path, limit: int) -> Pixels:
-    """Read a picture as (H, W, 3), shrunk so that its shorter side is at most ``limit`` pixels; 0 never shrinks."""
-    with _opened(path) as picture:
-        rgb = (_eight_bit(picture) if picture.mode.startswith("I") else picture).convert("RGB")
-    shorter = min(rgb.size)
-    if limit and shorter > limit:
-        width, height = (round(side * limit / shorter) for side in rgb.size)
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture; whatever Pillow raises then, or while it is decoded, names the file."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with Image.open(path) as picture:
-            yield picture
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ClvrBenchError(
-            f"dataset folder: {path} is not a readable picture ({error}). Mend or remove it."
-        ) from None
-
-
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits, which Pillow's own conversion would clip."""
-    return Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
-
-
-def _pad(pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.int64]]:
-    """Stack pictures (H, W, 3) into (N, 3, max H, max W), zeros at the right and bottom, with their sizes (N, 2)."""
-    sizes = np.array([picture.shape[:2] for picture in pictures], dtype=np.int64)
-    height, width = sizes.max(axis=0)
-    pixels = np.zeros((len(pictures), 3, height, width), dtype=np.uint8)
-    for stored, picture in zip(pixels, pictures, strict=True):
-        stored[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
-    return pixels, sizes
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

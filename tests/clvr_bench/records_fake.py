@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from clvr_bench.records import EvaluationRecord, PretrainingRecord, Run, write_atomically
+from clvr_bench.files import write_atomically
+from clvr_bench.records import EvaluationRecord, PretrainingRecord, Run
 
 CLASSES = 10
 LABELS = np.arange(1000) % CLASSES
@@ -58,6 +59,9 @@ class FakeRun:
     compute: Mapping[str, float] = field(default_factory=dict)
     budget: Mapping[str, Any] | None = field(default_factory=lambda: {"epochs": 200, "batch_size": 512})
     extra: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    target: Mapping[str, Any] | None = None
+    target_facts: Mapping[str, Any] = field(default_factory=dict)
+    shown: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         encoder = {"name": self.encoder, "version": 1, "options": {"in_channels": 3}} if self.encoder else None
@@ -137,15 +141,21 @@ class FakeRun:
     def _write_evaluation(self, folder: Path, pretraining: str, name: str, metrics: Mapping[str, float]) -> None:
         identity = {
             "pretraining": pretraining,
-            "evaluation": {"name": name, "version": 1, "options": {}},
+            "evaluation": {"name": name, "version": 1, "options": dict(self.shown.get(name, {}))},
             "protocol": self.protocol,
+            **({"dataset": dict(self.target)} if self.target else {}),
         }
+        details = {"options_shown": dict(self.shown[name])} if name in self.shown else {}
+        details |= (
+            {"transfer": {"dataset": "digits", "num_classes": CLASSES, **self.target_facts}} if self.target else {}
+        )
         content = self._predictions() if name == "linear" and not self.error else b""
         linear = name == "linear"
         record = EvaluationRecord(
             identity,
             metrics={} if linear and self.error else metrics,
             error=self.error if linear else "",
+            details=details,
             notes=self.notes if linear else [],
             predictions=sha256(content).hexdigest() if content else "",
             provenance={"finished": self.finished},
@@ -160,6 +170,11 @@ class FakeRun:
         predictions = predictions_of(self.right, self.labels)
         np.savez_compressed(buffer, predictions=predictions.astype(np.int16), labels=self.labels.astype(np.int16))
         return buffer.getvalue()
+
+
+def other_data(**changes: Any) -> dict[str, Any]:
+    """Return the identity of data that no run was pretrained on."""
+    return {"name": "digits", "version": 1, "options": {"image_size": 16}, "fingerprint": "d161757000", **changes}
 
 
 def write_seeds(suite: Path, accuracies: list[float], **fields: Any) -> list[Run]:

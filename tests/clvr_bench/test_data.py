@@ -1,14 +1,24 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clvr_bench import ClvrBenchError, Dataset, ResidentSplit, Split
-from clvr_bench.data import HIDDEN, Data, prepare, stratified
+from clvr_bench.combinations import Choice
+from clvr_bench.data import HIDDEN, Access, Data, load, prepare, stratified
+from clvr_bench.registry import Entry, Kind
+from clvr_bench.storage.stored import StoredPictures
+from clvr_bench.toolbox import PictureFiles
 
 CPU = torch.device("cpu")
+SHAPES = "d3b510286fcf986d"
+"""The fingerprint in every committed record of the data set ``shapes``."""
 
 
 class Numbered(Dataset):
@@ -204,3 +214,194 @@ def test_facts_tell_only_what_the_declared_labels_allow(labels: Any, classes: in
 def test_facts_describe_the_pictures() -> None:
     facts = prepared().facts("none")
     assert (facts.modality, facts.image_size, facts.channels, facts.frames, facts.cameras) == ("image", 4, 3, 1, 1)
+
+
+def choice_of(dataset: type[Dataset], **options: Any) -> Choice:
+    return Choice(Entry(Kind.DATASET, "given", dataset, "", "none", "1", "tests"), options)
+
+
+def loaded(dataset: type[Dataset], options: dict[str, Any] | None = None, **how: Any) -> Data:
+    return load(choice_of(dataset, **options or {}), Access(**{"workers": 0, **how}), CPU)
+
+
+class Resident(Numbered):
+    def __init__(self, root: Path | None, **options: Any) -> None:
+        super().__init__(**options)
+
+
+class Filed(Dataset):
+    """A picture a class number, 20 of each of two classes in train, 2 in test."""
+
+    image_size = 8
+    class_names = ("a", "b")
+    shared: ClassVar[int] = 0
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _files(self, split: str, seeds: Sequence[int]) -> PictureFiles:
+        paths = [self._root / split / f"{number}.png" for number in range(len(seeds))]
+        for seed, path in zip(seeds, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(seed).integers(256, size=(8, 8 + seed % 2, 3), dtype=np.uint8)
+            if not path.exists():
+                Image.fromarray(pixels).save(path)
+        return PictureFiles(paths, torch.arange(len(seeds)) % 2, 0, unreadable=0.1, root=self._root)
+
+    @property
+    def train(self) -> PictureFiles:
+        return self._files("train", range(40))
+
+    @property
+    def test(self) -> PictureFiles:
+        return self._files("test", [*range(self.shared), *range(100, 104 - self.shared)])
+
+
+class Copied(Filed):
+    shared = 3
+
+
+def test_pictures_in_files_are_stored_and_split_without_copies(tmp_path: Path) -> None:
+    data = loaded(Filed, root=tmp_path)
+    splits = [data.train, data.val, data.test]
+    assert [len(split) for split in splits] == [38, 2, 4]
+    assert all(isinstance(split, StoredPictures) for split in splits)
+    assert len({id(split._source) for split in splits if isinstance(split, StoredPictures)}) == 1
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_loading_gives_the_data_that_preparing_gives(tmp_path: Path, limit: int | None) -> None:
+    plain, data = prepare("given", Filed(tmp_path), CPU), loaded(Filed, root=tmp_path, memory_limit=limit)
+    assert data.fingerprint == plain.fingerprint
+    for ours, expected in ((data.train, plain.train), (data.val, plain.val), (data.test, plain.test)):
+        index = torch.arange(len(expected))
+        assert torch.equal(ours.images(index).pixels, expected.images(index).pixels)
+        assert torch.equal(ours.labels, expected.labels)
+
+
+@pytest.mark.parametrize("read", [loaded, lambda dataset, root: prepare("given", dataset(root), CPU)])
+def test_copies_of_train_in_test_are_counted(tmp_path: Path, read: Callable[..., Data]) -> None:
+    assert read(Copied, root=tmp_path).notes == ("3 of 4 test pictures are also in train",)
+
+
+def test_copies_are_reported_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    loaded(Copied, root=tmp_path, report=lines.append)
+    assert lines == ["dataset given: 3 of 4 test pictures are also in train"]
+
+
+def test_what_is_left_out_is_noted_and_reported_once_with_names(tmp_path: Path) -> None:
+    lines: list[str] = []
+    loaded(Copied, root=tmp_path)
+    (tmp_path / "train" / "39.png").write_bytes(b"no picture")
+    data = loaded(Copied, root=tmp_path, report=lines.append)
+    assert data.notes == (
+        "1 of 40 train pictures cannot be decoded and are left out",
+        "3 of 4 test pictures are also in train",
+    )
+    assert len(lines) == 2
+    assert "train/39.png (it is no picture" in lines[0]
+
+
+def test_copies_among_pictures_in_memory_are_counted() -> None:
+    class Repeating(Numbered):
+        @property
+        def test(self) -> ResidentSplit:
+            return self.train.subset(torch.tensor([5, 9])).joined(super().test)
+
+    assert prepare("repeating", Repeating(), CPU).notes == ("2 of 10 test pictures are also in train",)
+
+
+def test_padding_and_labels_do_not_tell_copies_apart() -> None:
+    class Padded(Numbered):
+        @property
+        def test(self) -> ResidentSplit:
+            pixels, labels = torch.zeros(2, 3, 6, 6, dtype=torch.uint8), torch.tensor([0, 1])
+            pixels[:, :, :4, :4] = 7
+            return ResidentSplit(pixels, labels, torch.tensor([[4, 4], [4, 5]]))
+
+    assert prepare("padded", Padded(), CPU).notes == ("1 of 2 test pictures are also in train",)
+
+
+def test_splits_that_cannot_tell_are_not_compared() -> None:
+    class Silent(ResidentSplit):
+        def digests(self) -> None:  # type: ignore[override]  # as a split of another kind
+            return None
+
+    class Unknown(Numbered):
+        @property
+        def test(self) -> ResidentSplit:
+            everything = self.train.images(torch.arange(4))
+            return Silent(everything.pixels, self.train.labels[:4])
+
+    assert prepare("unknown", Unknown(), CPU).notes == ()
+
+
+def test_clean_data_have_no_notes(tmp_path: Path) -> None:
+    assert prepared().notes == loaded(Filed, root=tmp_path).notes == ()
+
+
+def test_of_clips_samples_are_counted() -> None:
+    class Clips(Numbered):
+        modality = "video"
+
+        @property
+        def test(self) -> ResidentSplit:
+            return self.train.subset(torch.tensor([5]))
+
+    assert prepare("clips", Clips(), CPU).notes == ("1 of 1 test samples are also in train",)
+
+
+class Fetching(Resident):
+    fetched: ClassVar[list[Path]] = []
+
+    @classmethod
+    def download(cls, root: Path) -> None:
+        cls.fetched.append(root)
+
+
+def test_files_are_fetched_only_on_request(tmp_path: Path) -> None:
+    Fetching.fetched.clear()
+    loaded(Fetching, root=tmp_path)
+    assert Fetching.fetched == []
+    loaded(Fetching, root=tmp_path, download=True)
+    assert Fetching.fetched == [tmp_path]
+
+
+def test_fetching_needs_a_folder() -> None:
+    with pytest.raises(
+        ClvrBenchError, match=r"^--download: name the folder that given is downloaded into, with --data-"
+    ):
+        loaded(Fetching, download=True)
+
+
+def test_data_that_cannot_be_fetched_say_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        ClvrBenchError, match=r"^--download: this data set cannot be downloaded\. Leave the flag out\.$"
+    ):
+        loaded(Resident, root=tmp_path, download=True)
+
+
+def test_a_data_set_that_raises_is_named() -> None:
+    class Broken(Numbered):
+        def __init__(self, root: Path | None) -> None:
+            raise ZeroDivisionError("by\nnothing")
+
+    with pytest.raises(
+        ClvrBenchError, match=r"^dataset 'given' could not be loaded \(ZeroDivisionError: by nothing\)\.$"
+    ):
+        loaded(Broken)
+
+
+def test_a_share_that_is_no_option_is_not_offered_as_one(tmp_path: Path) -> None:
+    loaded(Filed, root=tmp_path)
+    for number in range(20):
+        (tmp_path / "train" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(ClvrBenchError, match=r"20 of 40 train pictures cannot be decoded, .* Mend or remove them$"):
+        loaded(Filed, root=tmp_path)
+
+
+def test_shapes_keep_their_fingerprint(plugins: Any) -> None:
+    entry = plugins.registry.get(Kind.DATASET, "shapes")
+    options = {name: option.default for name, option in entry.options.items()}
+    assert load(Choice(entry, options), Access(), CPU).fingerprint == SHAPES

@@ -75,6 +75,16 @@ def test_views_are_centered_squares_of_the_size_asked_for() -> None:
     torch.testing.assert_close(views, torch.ones(2, 3, 6, 6))
 
 
+def test_a_split_is_told_which_samples_will_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH", 7)
+    split, told, asked = split_of(20), list[list[int]](), list[list[int]]()
+    images = split.images
+    monkeypatch.setattr(split, "expect", lambda batches: told.extend(batch.tolist() for batch in batches))
+    monkeypatch.setattr(split, "images", lambda index: asked.append(index.tolist()) or images(index))
+    extract(Watched(), split, 4, CPU, "fp32")
+    assert told == asked == [list(range(7)), list(range(7, 14)), list(range(14, 20))]
+
+
 def test_extraction_runs_in_eval_mode_without_a_gradient() -> None:
     watched = Watched().train()
     found = extract(watched, split_of(5), 4, CPU, "fp32")
@@ -152,7 +162,15 @@ def test_features_and_labels_are_those_of_the_split(data: Data) -> None:
 
 def test_what_an_evaluation_may_know_is_there(data: Data) -> None:
     judged = frozen(data, Watched())
-    assert (judged.num_classes, judged.image_size, judged.seed) == (2, 4, 3)
+    assert (judged.num_classes, judged.image_size, judged.seed, judged.device) == (2, 4, 3, CPU)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_copy_can_be_run_in_the_runs_precision(data: Data, precision: str, dtype: torch.dtype) -> None:
+    copy = nn.Linear(48, 8)
+    with frozen(data, nn.Flatten(), precision).autocast():
+        assert copy(torch.rand(2, 48)).dtype == dtype
+    assert copy(torch.rand(2, 48)).dtype == torch.float32
 
 
 def test_other_views_can_be_encoded_without_a_gradient(data: Data) -> None:

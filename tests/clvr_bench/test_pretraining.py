@@ -71,6 +71,59 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(start: Callable
     assert [e["loss"] for e in whole.state.history] == [e["loss"] for e in second.state.history]
 
 
+@pytest.mark.parametrize(
+    "task", ["simclr", "supervised", "queued", "adversarial", "clustered", "dropout", "partly_labelled"]
+)
+def test_stopped_after_every_single_step_equals_uninterrupted_to_the_bit(
+    start: Callable[..., Pretraining], task: str
+) -> None:
+    whole, run = finish(start(task)), start(task)
+    stops = 0
+    while not run.finished:
+        saved = torch.load(_through_disk(run.state_dict()), weights_only=True)
+        run = start(task)
+        run.load_state_dict(saved)
+        stops += not run.run_epoch(pause=lambda: True)
+    assert stops == 2 * (run.steps_per_epoch - 1)
+    assert torch.equal(weights(whole), weights(run))
+    timed = {"seconds": 0.0}
+    assert [e | timed for e in whole.state.history] == [e | timed for e in run.state.history]
+    assert whole.state.passes == run.state.passes
+
+
+def test_a_stopped_epoch_is_not_prepared_again(start: Callable[..., Pretraining]) -> None:
+    run = start("clustered", epochs=1)
+    run.run_epoch(pause=lambda: True)
+    head = run.task.head.weight.clone()
+    again = start("clustered", epochs=1)
+    again.load_state_dict(run.state_dict())
+    assert torch.equal(head, again.task.head.weight)
+    again.task.before_epoch = lambda epoch: pytest.fail("the epoch began anew")  # type: ignore[method-assign]
+    again.run_epoch()
+
+
+def test_the_order_of_an_epoch_is_announced_part_by_part(start: Callable[..., Pretraining]) -> None:
+    run = start("queued", epochs=1, accumulate=4)
+    expected: list[list[int]] = []
+    asked: list[list[int]] = []
+    images = run._split.images
+    run._split.expect = lambda batches: expected.extend(index.tolist() for index in batches)  # type: ignore[method-assign]
+    run._split.images = lambda index: (asked.append(index.tolist()), images(index))[1]  # type: ignore[method-assign]
+    run.run_epoch()
+    parts = 4 * run.steps_per_epoch
+    assert asked[:parts] == expected[:parts]
+
+
+@pytest.mark.parametrize(("task", "hint"), [("supervised", ", or accumulate = 2 under"), ("simclr", ".")])
+def test_a_step_that_runs_out_of_memory_suggests_a_smaller_batch(
+    start: Callable[..., Pretraining], task: str, hint: str
+) -> None:
+    run = start(task)
+    run.task.forward = lambda batch: torch.empty(1 << 46)  # type: ignore[method-assign]  # no machine has it
+    with pytest.raises(RunFailed, match=rf"{task}: out of memory at batch size 20\. Choose .* --batch-size 10{hint}"):
+        run.run_epoch()
+
+
 def _through_disk(state: dict[str, Any]) -> Any:
     import io
 

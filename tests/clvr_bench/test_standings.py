@@ -191,7 +191,7 @@ def test_failed_evaluation_is_not_a_score_of_zero(suite):
 def test_run_without_linear_evaluation_says_so(suite):
     FakeRun(right=None).write(suite)
     row = only_row(suite)
-    assert (row.status, row.evaluation) == ("not evaluated", "")
+    assert (row.status, row.evaluation) == ("no linear evaluation", "")
 
 
 def test_notes_of_evaluations_are_merged_over_seeds(suite):

@@ -49,6 +49,11 @@ class Guesses(Sound):
         return torch.eye(4)[torch.arange(100) // 25]
 
 
+class GuessesWithFewLabels(Guesses):
+    def __call__(self, frozen: Any) -> Scores:
+        return Scores({"top1_1pct": super().__call__(frozen).metrics["top1"]})
+
+
 class LooksAtTheTestLabels(Sound):
     def scores(self, frozen: Any) -> Any:
         return torch.eye(4)[frozen.labels("test")]
@@ -86,6 +91,11 @@ BREACHES: list[tuple[Any, str, str]] = [
     (DividesByNothing, "it gives finite metrics", "Not finite: top1."),
     (GivesAShare, "accuracies are in percent", "{'top1': 1.0}"),
     (Guesses, "features that tell the classes apart score high, others near chance", "apart score 28.0."),
+    (
+        GuessesWithFewLabels,
+        "features that tell the classes apart score high, others near chance",
+        "apart score 28.0.",
+    ),
     (LooksAtTheTestLabels, "features that tell the classes apart score high, others near chance", "score 100.0, where"),
     (CountsOtherwise, "predictions are class numbers of the test samples, best first", "top1 says 99.0"),
     (DrawsFromTorch, "judging twice gives the same", "then {'top1'"),

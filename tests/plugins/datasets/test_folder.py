@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from clvr_bench import ClvrBenchError, Images, Split
-from clvr_bench.data import prepare
+from clvr_bench.combinations import Choice
+from clvr_bench.data import Access, Data, load, prepare
+from clvr_bench.options import resolve_options
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
 from clvr_plugins.datasets.folder import ClassFolders
@@ -45,6 +47,12 @@ def stored(split: Split) -> Images:
 
 def channels_first(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def loaded(plugins: Plugins, root: Path, **options: float) -> Data:
+    entry = plugins.registry.get(Kind.DATASET, "folder")
+    choice = Choice(entry, resolve_options(entry.options, options, "folder"))
+    return load(choice, Access(root=root, workers=0), torch.device("cpu"))
 
 
 def refused(root: Path | None, message: str, **options: int) -> None:
@@ -118,11 +126,10 @@ def test_grey_becomes_rgb(root: Path) -> None:
     assert torch.equal(pixels, torch.from_numpy(values).expand(3, 8, 8))
 
 
-def test_transparent_becomes_rgb_without_its_transparency(root: Path) -> None:
-    image = picture(seed=3)
-    image.putalpha(Image.fromarray(np.full((8, 8), 128, dtype=np.uint8)))
+def test_white_shows_through_transparent_pictures(root: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 51))
     save(image, root / "train" / "cat" / "0.png")
-    assert torch.equal(stored(ClassFolders(root).train).pixels[0], channels_first(picture(seed=3)))
+    assert (stored(ClassFolders(root).train).pixels[0] == 204).all()
 
 
 def test_palette_becomes_rgb(root: Path) -> None:
@@ -255,7 +262,7 @@ def test_a_class_folder_without_pictures_is_named(root: Path, split: str) -> Non
     for path in (root / split / "dog").iterdir():
         path.unlink()
     (root / split / "dog" / "notes.txt").touch()
-    refused(root, rf".*{split}/dog holds no pictures \(\.bmp, \.jpeg, \.jpg, ")
+    refused(root, rf".*{split}/dog holds no pictures \(\.bmp, \.gif, \.jpeg, ")
 
 
 def test_a_class_that_train_lacks_is_named(root: Path) -> None:
@@ -263,12 +270,107 @@ def test_a_class_that_train_lacks_is_named(root: Path) -> None:
     refused(root, r".*test/eel is a class that .*train lacks\.")
 
 
+DAMAGES = [lambda content: b"no picture", lambda content: content[:60], lambda content: b""]
+
+
 @pytest.mark.parametrize("options", [{}, {"image_size": 8}])
-@pytest.mark.parametrize("damage", [lambda content: b"no picture", lambda content: content[:60], lambda content: b""])
-def test_an_unreadable_picture_is_named(root: Path, options: dict[str, int], damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_unreadable_picture_is_named(
+    plugins: Plugins, root: Path, options: dict[str, int], damage: Callable[[bytes], bytes]
+) -> None:
     path = root / "train" / "dog" / "1.png"
     path.write_bytes(damage(path.read_bytes()))
-    refused(root, r".*train/dog/1\.png is not a readable picture \(.+\)\. Mend or remove it\.", **options)
+    message = (
+        r"^dataset folder: 1 of 4 train pictures cannot be decoded, where 1% may be: train/dog/1\.png \(.+\)\. All "
+    )
+    with pytest.raises(ClvrBenchError, match=message) as caught:
+        loaded(plugins, root, **options)
+    assert str(caught.value).endswith("Mend or remove them, or allow more: --set folder.unreadable=0.25")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_unreadable_pictures_are_left_out_up_to_the_stated_share(
+    plugins: Plugins, root: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    save(picture(seed=20), root / "train" / "dog" / "2.png")
+    whole = loaded(plugins, root)
+    path = root / "train" / "dog" / "1.png"
+    kept = path.read_bytes()
+    path.write_bytes(damage(kept))
+    data = loaded(plugins, root, unreadable=0.2)
+    assert len(data.train) + len(data.val) == 4
+    assert data.notes == ("1 of 5 train pictures cannot be decoded and are left out",)
+    path.unlink()
+    without = loaded(plugins, root)
+    assert data.fingerprint == without.fingerprint != whole.fingerprint
+    assert without.notes == ()
+
+
+@pytest.mark.parametrize(("option", "value"), [("unreadable", 1.5), ("unreadable", -0.1), ("image_size", -1)])
+def test_options_outside_their_range_are_refused(root: Path, option: str, value: float) -> None:
+    with pytest.raises(ClvrBenchError, match=rf"^dataset folder: {option} must be .*, got {value}\.$"):
+        ClassFolders(root, **{option: value})
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+def test_pictures_without_a_class_are_for_pretraining_alone(plugins: Plugins, root: Path, name: str) -> None:
+    save(picture(seed=30), root / name / "0.png")
+    save(picture(seed=31), root / name / "deep" / "below" / "1.png")
+    data = ClassFolders(root)
+    assert data.unlabelled is not None
+    assert data.unlabelled.labels.tolist() == [-1, -1]
+    expected = torch.stack([channels_first(picture(seed=seed)) for seed in (30, 31)])
+    assert torch.equal(stored(data.unlabelled).pixels, expected)
+    everything = loaded(plugins, root).pretraining("none")
+    assert everything.labels.tolist() == [0, 1, -1, -1]
+    assert torch.equal(everything.images(torch.tensor([2, 3])).pixels, expected)
+
+
+def test_without_such_a_folder_there_are_none(root: Path) -> None:
+    assert ClassFolders(root).unlabelled is None
+
+
+def test_an_empty_folder_of_unlabelled_pictures_is_named(root: Path) -> None:
+    (root / "unlabelled").mkdir()
+    with pytest.raises(ClvrBenchError, match=r"^dataset folder: .*unlabelled holds no pictures"):
+        _ = ClassFolders(root, image_size=8).unlabelled
+
+
+def test_links_to_pictures_and_to_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    save(picture(seed=40), elsewhere / "more" / "40.png")
+    (root / "train" / "cat" / "linked.png").symlink_to(elsewhere / "more" / "40.png")
+    (root / "train" / "dog" / "more").symlink_to(elsewhere / "more", target_is_directory=True)
+    for split in ("train", "test"):
+        (root / split / "eel").symlink_to(elsewhere, target_is_directory=True)
+    data = ClassFolders(root)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    assert data.test.labels.tolist() == [0, 1, 2]
+    assert torch.equal(stored(data.train).pixels[6], channels_first(picture(seed=40)))
+
+
+def test_a_link_back_to_where_it_lies_is_not_followed_again(root: Path) -> None:
+    save(picture(seed=41), root / "train" / "cat" / "below" / "41.png")
+    (root / "train" / "cat" / "below" / "loop").symlink_to(root / "train" / "cat", target_is_directory=True)
+    (root / "train" / "cat" / "self").symlink_to("self")
+    assert ClassFolders(root).train.labels.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_broken_link_is_a_picture_that_cannot_be_decoded(plugins: Plugins, root: Path) -> None:
+    (root / "train" / "dog" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(ClvrBenchError, match=r"train/dog/gone\.png \(it is a broken link\)"):
+        loaded(plugins, root)
+
+
+def test_all_formats_and_kinds_of_pictures_may_be_mixed(plugins: Plugins, tmp_path: Path) -> None:
+    kinds = {"0.jpg": "RGB", "1.webp": "RGBA", "2.bmp": "L", "3.gif": "P", "4.tif": "CMYK", "5.png": "LA", "6.pbm": "1"}
+    for number, (file, mode) in enumerate(kinds.items()):
+        for split in ("train", "test"):
+            save(picture(10 + number, 12, seed=number).convert(mode), tmp_path / split / f"class{number % 2}" / file)
+    data = loaded(plugins, tmp_path, image_size=8)
+    assert len(data.train) + len(data.val) == len(data.test) == 7
+    assert (data.test.images(torch.arange(7)).sizes.amin(1) == 8).all()
+    assert data.notes == ("7 of 7 test pictures are also in train",)
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 12), (12, 10)])
