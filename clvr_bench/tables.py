@@ -270,6 +270,8 @@ def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
         frame: From ``leaderboard``.
         width: Columns of the terminal; those of the present one where None.
     """
+    from rich.text import Text
+
     rows = _shown_rows(frame)
     width = width or shutil.get_terminal_size((140, 24)).columns
     columns, title, dropped = _columns(rows), [], []
@@ -282,8 +284,11 @@ def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
             title.append(f"{_one_line(leaving.title)} {_one_line(leaving.show(rows[0]))}")
         else:
             dropped.append(_one_line(leaving.title))
-    table.title = " · ".join(title) or None
-    table.caption = f"Too narrow for: {', '.join(dropped)}. The CSV has every column." if dropped else None
+    # Texts, not strings, here and in the cells: names, options and errors may hold what rich would take for markup.
+    if title:
+        table.title = Text(" · ".join(title), "table.title")
+    if dropped:
+        table.caption = Text(f"Too narrow for: {', '.join(dropped)}. The CSV has every column.", "table.caption")
     return table
 
 
@@ -317,10 +322,9 @@ def _layout(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", caption_justify="left")
     for column in columns:
-        table.add_column(column.title, justify="right" if column.is_number else "left", vertical="top")
+        table.add_column(Text(column.title), justify="right" if column.is_number else "left", vertical="top")
     for row, following in zip_longest(rows, rows[1:]):
         ends = following is not None and any(row[name] != following[name] for name in ("suite", "dataset"))
         style = {"failed": "red", "skipped": "dim"}.get(row["status"])
-        # Texts, not strings: a plugin's name or an error may hold what rich would take for markup.
         table.add_row(*(Text(column.show(row)) for column in columns), style=style, end_section=ends)
     return table

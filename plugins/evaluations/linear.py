@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
-
 import torch
 from torch import Tensor
 
 from clvr_bench import ClvrBenchError, Evaluation, Frozen, Register, Scores, hookimpl
 from clvr_bench.ops.logistic import LogisticFit, fit_logistic
 from clvr_bench.ops.ranking import accuracies, rank_classes
+from clvr_bench.toolbox import Standardizer, strongest_best
 
 # The protocol is frozen: none of these is an option, and a change of any is a new version.
 PROTOCOL = "linear-v1"
@@ -67,30 +65,6 @@ class LinearProbe(Evaluation):
         )
 
 
-@dataclass(frozen=True)
-class Standardizer:
-    """Subtracts the mean and divides by the standard deviation of train, feature by feature.
-
-    Attributes:
-        mean: (D,).
-        scale: (D,) one over the standard deviation; 0 where train is constant up to rounding.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Self:
-        """Measure features (N, D)."""
-        deviation, mean = torch.std_mean(features, dim=0, correction=0)
-        rounding = 8 * torch.finfo(features.dtype).eps * features.abs().amax(dim=0)
-        return cls(mean, torch.where(deviation > rounding, 1 / deviation, 0.0))
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Standardize features (M, D)."""
-        return (features - self.mean) * self.scale
-
-
 def grid_top1(logits: Tensor, labels: Tensor) -> list[float]:
     """Score logits (L, M, K) against labels (M,): L accuracies in percent.
 
@@ -103,11 +77,6 @@ def grid_top1(logits: Tensor, labels: Tensor) -> list[float]:
         )
     correct: list[float] = (logits.argmax(dim=2) == labels).double().mean(dim=1).mul(100).tolist()
     return correct
-
-
-def strongest_best(top1: list[float]) -> int:
-    """Return the position of the best accuracy; of equal ones the last, whose penalty is the strongest."""
-    return max(range(len(top1)), key=lambda position: (top1[position], position))
 
 
 def edge_notes(chosen: int) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clvr_bench import ClvrBenchError
 from clvr_bench.contracts.evaluation import Frozen, Scores
 from clvr_plugins.evaluations import linear
-from clvr_plugins.evaluations.linear import LinearProbe, Standardizer, edge_notes, strongest_best
+from clvr_plugins.evaluations.linear import LinearProbe, edge_notes
 
 Clouds = Callable[..., Any]
 
@@ -144,23 +144,6 @@ def test_a_feature_that_is_constant_in_train_counts_for_nothing(clouds: Clouds, 
     extended.tables["test"][0][:, -1] = 1e6 * torch.rand(150)  # what train never showed must not reach the score
     scores = judge(extended)
     assert torch.equal(plain.predictions, scores.predictions)  # type: ignore[arg-type]
-
-
-def test_standardized_train_has_mean_0_and_deviation_1() -> None:
-    features = torch.randn(500, 3) * torch.tensor([1e-3, 1.0, 1e3]) + 5
-    standard = Standardizer.of(features)(features)
-    torch.testing.assert_close(standard.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
-    torch.testing.assert_close(standard.std(0, correction=0), torch.ones(3), atol=1e-3, rtol=0)
-
-
-def test_variation_within_rounding_counts_as_constant() -> None:
-    features = torch.ones(100, 1)
-    features[::2] += torch.finfo(torch.float32).eps
-    assert Standardizer.of(features)(features).abs().max() == 0
-
-
-def test_of_equal_accuracies_the_strongest_penalty_wins() -> None:
-    assert strongest_best([50.0, 60.0, 60.0, 40.0]) == 2
 
 
 @pytest.mark.parametrize(("chosen", "end"), [(0, "weakest"), (len(linear.PENALTIES) - 1, "strongest")])
