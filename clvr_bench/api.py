@@ -74,10 +74,10 @@ def run(
         results=Path(results),
         device=choose_device(device),
         access=Access(
-            root=None if data_root is None else Path(data_root),
+            root=_path(data_root),
             download=download,
             memory_limit=memory_limit,
-            cache=None if cache is None else Path(cache),
+            cache=_path(cache),
             workers=workers,
             report=listener.warned,
         ),
@@ -96,8 +96,12 @@ def evaluate(
     *,
     evaluations: Sequence[Item] = ("linear", "knn", "health"),
     dataset: Item | None = None,
-    data_root: str | Path | None = None,
     device: str = "auto",
+    data_root: str | Path | None = None,
+    download: bool = False,
+    memory_limit: int | None = None,
+    cache: str | Path | None = None,
+    workers: int | None = None,
     plugins_dirs: Sequence[str | Path] = (),
 ) -> DataFrame:
     """Run those evaluations that a finished run still lacks, with its kept weights, and return its suite's leaderboard.
@@ -106,8 +110,12 @@ def evaluate(
         run: The run's folder, such as ``results/quickstart/runs/simclr--...``.
         evaluations: Names, or mappings of ``name`` and options, of which a list is an axis.
         dataset: What it is evaluated on, likewise; what it was pretrained on where None. Other data are another row.
-        data_root: Handed to the data set.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        data_root: Handed to the data set; as all that is not explained here, see ``run``.
+        download: Whether the data set may fetch its files.
+        memory_limit: Bytes of decoded pictures that are kept in memory.
+        cache: Where decoded pictures are kept.
+        workers: Processes that decode pictures.
         plugins_dirs: Folders with plugin files.
 
     Returns:
@@ -129,7 +137,7 @@ def evaluate(
     registry = load_plugins([Path(directory) for directory in plugins_dirs]).registry
     judges = [choice for item in evaluations for choice in choices(Kind.EVALUATION, item, registry, "evaluate")]
     named = [] if dataset is None else choices(Kind.DATASET, dataset, registry, "evaluate")
-    access = Access(root=None if data_root is None else Path(data_root))
+    access = Access(_path(data_root), download, memory_limit, _path(cache), workers)
     for choice in named or [own_dataset(found.pretraining, registry)]:
         data = load(choice, access, chosen_device)
         reevaluate(found, choice, data, judges, registry=registry, device=chosen_device)
@@ -199,6 +207,10 @@ def load_encoder(run: str | Path, plugins_dirs: Sequence[str | Path] = ()) -> nn
 
     registry = load_plugins([Path(directory) for directory in plugins_dirs]).registry
     return load_representation(_run_in(run), registry, choose_device("cpu"))
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _run_in(folder: str | Path) -> Run:

@@ -42,13 +42,17 @@ class Choice:
         """The options that differ from their defaults."""
         return {name: value for name, value in self.options.items() if value != self.entry.options[name].default}
 
+    @property
+    def changed_shown(self) -> dict[str, Any]:
+        """The same as tables show them: a file by its name and the start of its hash."""
+        return {name: shown(value) for name, value in self.changed.items()}
+
     def __str__(self) -> str:
-        changed = ", ".join(f"{name}={_in_a_name(value)}" for name, value in self.changed.items())
+        changed = ", ".join(f"{name}={_in_a_name(value)}" for name, value in self.changed_shown.items())
         return f"{self.entry.name}({changed})" if changed else self.entry.name
 
 
 def _in_a_name(value: object) -> str:
-    value = shown(value)
     return "-".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
@@ -124,12 +128,11 @@ class Combination:
     @property
     def options_shown(self) -> dict[str, Any]:
         """The options that differ from their defaults, prefixed by what they belong to."""
-        changed = dict(self.task.changed)
+        changed = self.task.changed_shown
         paper = asdict(self.task.task.recipe)
         changed |= {f"recipe.{k}": v for k, v in asdict(self.task.recipe).items() if v != paper[k]}
-        changed |= {f"encoder.{k}": v for k, v in (self.encoder.changed if self.encoder else {}).items()}
-        changed |= {f"dataset.{k}": v for k, v in self.dataset.changed.items()}
-        return {name: shown(value) for name, value in changed.items()}
+        changed |= {f"encoder.{k}": v for k, v in (self.encoder.changed_shown if self.encoder else {}).items()}
+        return changed | {f"dataset.{k}": v for k, v in self.dataset.changed_shown.items()}
 
 
 @dataclass(frozen=True)

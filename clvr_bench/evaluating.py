@@ -20,7 +20,6 @@ from clvr_bench.contracts.evaluation import Scores
 from clvr_bench.errors import DamagedFile, RunFailed
 from clvr_bench.features import FrozenRepresentation
 from clvr_bench.files import write_atomically
-from clvr_bench.options import shown
 from clvr_bench.provenance import now, provenance
 from clvr_bench.records import EvaluationRecord
 
@@ -115,7 +114,7 @@ def _shown(choice: Choice, transfer: Transfer | None) -> dict[str, Any]:
     """Return what tables show of an evaluation beside its name: options that are not the defaults, and other data."""
     found: dict[str, Any] = {}
     if choice.changed:
-        found["options_shown"] = {name: shown(value) for name, value in choice.changed.items()}
+        found["options_shown"] = choice.changed_shown
     return found if transfer is None else {**found, "transfer": dict(transfer.facts)}
 
 

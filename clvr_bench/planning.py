@@ -147,7 +147,7 @@ def _describe_augmentation(combination: Combination, data: Data) -> str:
     for choice in combination.augmentation:
         augmentation = build_augmentation((choice,), data.facts(combination.task.task.labels))
         setting = [augmentation.setting] if augmentation and augmentation.setting else []
-        changed = [f"{name}={value}" for name, value in choice.changed.items()]
+        changed = [f"{name}={value}" for name, value in choice.changed_shown.items()]
         described.append(choice.entry.name + (f" ({', '.join(setting + changed)})" if setting or changed else ""))
     return " + ".join(described)
 

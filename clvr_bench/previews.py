@@ -119,8 +119,8 @@ def augmentation_row(chain: Sequence[Choice], samples: Samples) -> Row:
 def _changed(chain: Sequence[Choice]) -> dict[str, Any]:
     """Return the options of all links that differ from their defaults; in a chain, by their link's name too."""
     if len(chain) == 1:
-        return chain[0].changed
-    return {f"{choice.entry.name}.{key}": value for choice in chain for key, value in choice.changed.items()}
+        return chain[0].changed_shown
+    return {f"{choice.entry.name}.{key}": value for choice in chain for key, value in choice.changed_shown.items()}
 
 
 Labelled = list[tuple[str, Tensor]]

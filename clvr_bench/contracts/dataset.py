@@ -110,9 +110,9 @@ class ResidentSplit(Split):
         found = []
         for picture, (height, width) in zip(self._images.pixels.cpu(), self._images.sizes.tolist(), strict=True):
             own = picture[..., :height, :width].contiguous()
-            found.append(
-                hashlib.blake2b(f"{tuple(own.shape)}".encode() + own.numpy().tobytes(), digest_size=16).digest()
-            )
+            digest = hashlib.blake2b(f"{tuple(own.shape)}".encode(), digest_size=16)
+            digest.update(own.numpy().data)
+            found.append(digest.digest())
         return found
 
     @cached_property
@@ -123,12 +123,13 @@ class ResidentSplit(Split):
         for tensor in (stored.pixels, stored.sizes, stored.times, self.labels):
             if tensor is not None:
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
 def _padded(pixels: Tensor, height: int, width: int) -> Tensor:
-    return F.pad(pixels, (0, width - pixels.shape[-1], 0, height - pixels.shape[-2]))
+    missing = (0, width - pixels.shape[-1], 0, height - pixels.shape[-2])
+    return F.pad(pixels, missing) if any(missing) else pixels
 
 
 class Dataset(ABC):

@@ -84,7 +84,8 @@ class ClassFolders(Dataset):
         return self._files(paths, [-1] * len(paths))
 
     def _labelled(self, classes: Mapping[str, Sequence[str]]) -> PictureFiles:
-        labels = [self.class_names.index(name) for name, paths in classes.items() for _ in paths]
+        number = {name: label for label, name in enumerate(self.class_names)}
+        labels = [number[name] for name, paths in classes.items() for _ in paths]
         return self._files([path for paths in classes.values() for path in paths], labels)
 
     def _files(self, paths: Sequence[str], labels: Sequence[int]) -> PictureFiles:
