@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: quickstart test test-slow check format tables install
 .DELETE_ON_ERROR:
@@ -8,7 +9,7 @@ quickstart: install  ## set up, run the built-in suite, show the leaderboard
 	$(BIN)/clvr-bench run quickstart
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: install  ## pretrain each task that about a minute is enough for, and see that it learns: 20 to 25 minutes
 	$(BIN)/python -m pytest -m slow
@@ -17,7 +18,7 @@ check: install  ## formatting, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 format: install  ## mend formatting and what lint can mend
 	$(BIN)/ruff format .

@@ -6,7 +6,7 @@ as peers do; a few epochs are timed and scaled to 100. Contenders take turns, fo
 The encoder is pretrained for a few epochs first. How long the grid takes depends on its features: the more separable
 they are, the more iterations the weakest penalties take, so try ``--pretext-task supervised`` for a hard case.
 
-Usage: python benchmarks/probe.py [--rounds 3] [--only solver] [--pretext-task simclr]
+Usage: python benchmarks/probe.py [--rounds 3] [--only solver] [--encoder resnet18] [--pretext-task simclr]
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from clvr_plugins.evaluations.linear_sgd import LinearSgd
 SAMPLES, HELD_OUT, DIMENSIONS, CLASSES = 10_000, 2_000, 512, 10
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 2))
 TOLERANCE = 1e-6  # of both solvers, on the largest absolute entry of the gradient
-ENCODER, SIDE = "resnet18", 32  # timm's, with its plain stem; pixels
+SIDE = 32  # pixels
 EPOCHS, BATCH, RATE = 100, 256, 30.0  # of MoCo's linear protocol
 PRETRAINING = 4  # epochs, with the quickstart suite's options
 CPU = torch.device("cpu")
@@ -116,13 +116,13 @@ def compare_solvers(rounds: int) -> Iterator[str]:
     yield f"Median of the rounds' ratios: {ratio:.1f}x"
 
 
-def pretrained_encoder(pretext_task: str) -> TimmEncoder:
+def pretrained_encoder(name: str, pretext_task: str) -> TimmEncoder:
     """Pretrain an encoder with one of the quickstart suite's tasks, as it sets it; in eval mode, frozen."""
     quickstart = load_suite("quickstart")
     items = [item for item in quickstart.pretext_tasks if isinstance(item, dict) and item["name"] == pretext_task]
     shapes = {"name": "shapes", "train_size": SAMPLES, "test_size": HELD_OUT, "image_size": SIDE}
     budget = {"epochs": PRETRAINING, "batch_size": 64}
-    changes = {"encoders": [ENCODER], "datasets": [shapes], "evaluations": ["knn"], "budget": budget}
+    changes = {"encoders": [name], "datasets": [shapes], "evaluations": ["knn"], "budget": budget}
     suite = Suite.model_validate({**quickstart.model_dump(), **changes, "pretext_tasks": items})
     with TemporaryDirectory() as folder:
         clvr_bench.run(suite, results=folder, device="cpu")
@@ -189,10 +189,10 @@ class Round:
     frozen: FrozenRepresentation
 
 
-def compare_with_sgd(rounds: int, pretext_task: str) -> Iterator[str]:
+def compare_with_sgd(rounds: int, name: str, pretext_task: str) -> Iterator[str]:
     """Run an epoch of SGD through the encoder beside the whole probe and yield the lines of what came of it."""
     data = prepare("shapes", Shapes(None, train_size=SAMPLES, test_size=HELD_OUT, image_size=SIDE), CPU)
-    precision, encoder = choose_precision(CPU, "auto"), pretrained_encoder(pretext_task)
+    precision, encoder = choose_precision(CPU, "auto"), pretrained_encoder(name, pretext_task)
     peer = PeerProbe(data, encoder.network)
     peer.run_epoch()  # starts the workers
     _round(data, precision, encoder, peer)  # and the first run of a network is slow
@@ -201,7 +201,7 @@ def compare_with_sgd(rounds: int, pretext_task: str) -> Iterator[str]:
     to_peers, to_own = (
         statistics.median(EPOCHS * run.seconds[place] / run.seconds[0] for run in runs) for place in (1, 2)
     )
-    yield f"{ENCODER} after {PRETRAINING} epochs of {pretext_task}; {_machine()}, {rounds} rounds"
+    yield f"{name} after {PRETRAINING} epochs of {pretext_task}; {_machine()}, {rounds} rounds"
     yield f"{SAMPLES:,} training and {HELD_OUT:,} test pictures of {SIDE} px\n"
     yield "| | seconds | times features once |\n|---|---|---|"
     yield f"| features once ({precision}), {len(GRID)} penalties, final fit | {once:.2f} | 1 |"
@@ -244,13 +244,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times that each contender runs")
     parser.add_argument("--only", choices=["solver", "encoder"], help="one comparison alone")
     parser.add_argument(
+        "--encoder", default="resnet18", help="timm's, with its plain stem; or resnet18_small, with 3x3"
+    )
+    parser.add_argument(
         "--pretext-task", default="simclr", help="how the encoder is pretrained; of the quickstart suite"
     )
     options = parser.parse_args()
     keep_freed_memory()
     lines: dict[str, Callable[[], Iterator[str]]] = {
         "solver": lambda: compare_solvers(options.rounds),
-        "encoder": lambda: compare_with_sgd(options.rounds, options.pretext_task),
+        "encoder": lambda: compare_with_sgd(options.rounds, options.encoder, options.pretext_task),
     }
     for name, compared in lines.items():
         if options.only in (None, name):

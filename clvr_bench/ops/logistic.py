@@ -6,7 +6,7 @@ Standardization, the choice of the penalty and the scoring belong to whoever cal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,8 @@ def fit_logistic(
     scikit-learn's ``LogisticRegression(C=1 / (penalty * N))`` has the same objective. Full-batch L-BFGS over all
     penalties at once: the features are read twice an iteration, whatever the length of the grid, and solved penalties
     drop out. Its initial inverse Hessian comes from the features' covariance: that changes the path, not the objective.
+    Fewer samples than features are solved in their own span, which holds the solutions: the penalty keeps weights
+    out of all other directions.
 
     Args:
         features: (N, D) float32 or float64; no constant column, entries of order 1 (standardize them).
@@ -64,6 +66,12 @@ def fit_logistic(
 
     Source: L-BFGS as in Nocedal and Wright 2006, Numerical Optimization, algorithms 7.4 and 7.5.
     """
+    if len(features) < features.shape[1]:
+        axes = torch.linalg.qr(features.T).Q  # (D, N)
+        fit = fit_logistic(
+            features @ axes, labels, num_classes, penalties, tolerance=tolerance, max_iterations=max_iterations
+        )
+        return replace(fit, weight=fit.weight @ axes.T)
     objective = _Objective(features, labels, num_classes)
     penalty = features.new_tensor(list(penalties))[:, None, None] * objective.penalized  # (L, 1, D + 1)
     state = objective.at(features.new_zeros(len(penalty), num_classes, penalty.shape[2]), penalty)

@@ -140,33 +140,13 @@ class Problem:
         """Choose the penalty among the labelled samples (M,) alone, fit on all of them and score test."""
         chosen = samples.to(self.labels.device)
         labels = self.labels[chosen]
-        known, test = in_span(self.features[chosen], self.test)
+        known = self.features[chosen]
         folds = min(MOST_FOLDS, int(labels.unique(return_counts=True)[1].min()))
         cross_top1, unsolved = cross_validate(known, labels, self.num_classes, folds) if folds > 1 else ([], 0)
         penalty = PENALTIES[strongest_best(cross_top1)] if cross_top1 else FIXED_PENALTY
         fit = _fit(known, labels, self.num_classes, (penalty,))
-        metrics = accuracies(rank_classes(fit.logits(test)[0]), self.test_labels, self.num_classes)
+        metrics = accuracies(rank_classes(fit.logits(self.test)[0]), self.test_labels, self.num_classes)
         return Probe(samples, folds, cross_top1, penalty, metrics, unsolved + _unsolved(fit))
-
-
-def in_span(known: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotate features into the few dimensions in which the known ones differ; all solutions lie there.
-
-    The penalty keeps weights out of directions in which no known sample differs from the mean, so neither fits nor
-    predictions change; but with fewer samples than features a fit takes a fraction of the time.
-
-    Args:
-        known: (M, D).
-        others: (N, D).
-
-    Returns:
-        (M, min(M, D)) and (N, min(M, D)).
-    """
-    if len(known) >= known.shape[1]:
-        return known, others
-    center = known.mean(dim=0)
-    axes = torch.linalg.qr((known - center).T).Q  # (D, M)
-    return (known - center) @ axes, (others - center) @ axes
 
 
 def cross_validate(known: Tensor, labels: Tensor, num_classes: int, folds: int) -> tuple[list[float], int]:

@@ -51,6 +51,18 @@ def test_predictions_are_those_of_scikit_learn_at_every_penalty(samples: int, di
         assert np.mean(ours.numpy() == theirs) >= 0.99, f"penalty {penalty}"
 
 
+def test_fewer_samples_than_features_are_solved_in_their_span() -> None:
+    features, labels = blobs(330, 200, 4, apart=4)
+    train, held_out = features[:30] + 5, features[30:] + 5
+    penalties = (1e-3, 1e-1, 10.0)
+    fit = fit_logistic(train, labels[:30], 4, penalties)
+    for position, penalty in enumerate(penalties):
+        assert objective_gradient(fit, position, train, labels[:30], penalty).abs().max() <= 2e-6
+        theirs = reference(train, labels[:30], penalty).decision_function(held_out.double().numpy())
+        ours = fit.logits(held_out)[position]
+        np.testing.assert_allclose(ours - ours.mean(1, keepdim=True), theirs, atol=0.01)  # of about 10
+
+
 def test_gradient_at_every_solution_is_within_the_tolerance() -> None:
     features, labels = blobs(800, 30, 5, apart=2)
     fit = fit_logistic(features, labels, 5, GRID, tolerance=1e-7)

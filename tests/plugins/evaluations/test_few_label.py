@@ -15,7 +15,7 @@ from torch import Tensor
 from clvr_bench import ClvrBenchError
 from clvr_bench.toolbox import labelled_subset
 from clvr_plugins.evaluations import few_label, linear
-from clvr_plugins.evaluations.few_label import FewLabel, Problem, cross_validate, in_span
+from clvr_plugins.evaluations.few_label import FewLabel, Problem, cross_validate
 
 Clouds = Callable[..., Any]
 
@@ -178,24 +178,6 @@ def test_fits_that_stop_short_are_noted(clouds: Clouds, monkeypatch: pytest.Monk
     (note,) = FewLabel(fractions=(0.1,), draws=2)(clouds()).notes
     fits = 2 * (13 * 5 + 1)  # draws x (penalties x folds + the final fit)
     assert note == f"10pct: {fits} fits did not reach their tolerance in 1 iterations."
-
-
-def test_rotated_into_the_span_of_the_labelled_samples_a_fit_predicts_the_same() -> None:
-    features, labels = known(130, dimensions=200, classes=4)
-    others = features[30:] + 5
-    small, seen = in_span(features[:30], others)
-    assert (small.shape, seen.shape) == ((30, 30), (100, 30))
-    for penalty in (1e-3, 1e-1, 10.0):
-        plain = reference(features[:30], labels[:30], penalty).decision_function(others.double().numpy())
-        rotated = reference(small, labels[:30], penalty).decision_function(seen.double().numpy())
-        np.testing.assert_allclose(rotated, plain, rtol=2e-3, atol=2e-3)
-
-
-def test_features_fewer_than_samples_are_left_as_they_are() -> None:
-    features, _ = known(60)
-    assert in_span(features[:12], features)[0] is not features
-    same, others = in_span(features[:20], features)
-    assert (others is features, same.shape) == (True, (20, 12))
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_other_draws(clouds: Clouds) -> None:
