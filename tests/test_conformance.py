@@ -21,6 +21,8 @@ ENTRIES = [entry for kind in Kind for entry in REGISTRY.entries(kind)] + [
     REGISTRY.get(Kind.ENCODER, name) for name in ("resnet18", "vit_tiny_patch16_224")
 ]
 
+SLOW = ("resnet50x4",)  # 375 million parameters; resnet50x2 is the same at half the width
+
 PUBLISHED = {"cifar10": write_cifar10, "cifar100": write_cifar100, "imagenet": write_imagenet, "stl10": write_stl10}
 """Data sets whose files others have published, and what writes small ones of their format."""
 
@@ -64,7 +66,12 @@ def files_of(tmp_path: Path) -> Callable[[Entry], dict[str, str]]:
     return files
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.name}".replace(" ", "-"))
+def case(entry: Entry) -> object:
+    marks = [pytest.mark.slow] if entry.name in SLOW else []
+    return pytest.param(entry, id=f"{entry.kind}-{entry.name}".replace(" ", "-"), marks=marks)
+
+
+@pytest.mark.parametrize("entry", [case(entry) for entry in ENTRIES])
 def test_it_keeps_the_contract_of_its_kind(
     entry: Entry, root_of: Callable[[Entry], Path], files_of: Callable[[Entry], dict[str, str]]
 ) -> None:

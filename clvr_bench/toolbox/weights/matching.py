@@ -70,7 +70,7 @@ class Match:
         hint = self._hint()
         if self.matched:
             raise ClvrBenchError(f"{what}: it fits the encoder only in part. {self._counts()}.{hint} "
-                                 "To load what fits, set partial=true.")  # fmt: skip
+                                 "To load what fits, set partial=true, or give --partial to evaluate.")  # fmt: skip
         raise ClvrBenchError(f"{what}: nothing in it fits the encoder. {self._counts()}.{hint} "
                              "Choose the encoder that it was made with, or another format.")  # fmt: skip
 

@@ -111,7 +111,7 @@ def test_a_part_is_refused_with_counts_and_names(checkpoint: Path, encoder: Timm
     assert str(refused.value) == (
         f"resnet.pth: it fits the encoder only in part. Format timm: {total - 2} of {total} tensors fit, "
         "2 (bn1.weight, layer1.0.conv1.weight) missing, 0 unexpected, 0 of another shape. "
-        "To load what fits, set partial=true."
+        "To load what fits, set partial=true, or give --partial to evaluate."
     )
 
 

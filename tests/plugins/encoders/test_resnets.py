@@ -15,7 +15,7 @@ from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
 
 FACTS = DataFacts("image", train_size=10, image_size=32)
-NAMES = ["resnet18_small", "resnet18_small_w16", "resnet50_small"]
+SMALL = ["resnet18_small", "resnet18_small_w16", "resnet18_small_w32", "resnet50_small"]
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,15 @@ def pictures(count: int = 2, size: int = 32, channels: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "millions", "feature_dim"),
-    [("resnet18_small", 11.17, 512), ("resnet18_small_w16", 0.70, 128), ("resnet50_small", 23.50, 2048)],
+    [
+        ("resnet18_small", 11.17, 512),
+        ("resnet18_small_w16", 0.70, 128),
+        ("resnet18_small_w32", 2.80, 256),
+        ("resnet50_small", 23.50, 2048),
+        ("resnet50x2", 93.91, 4096),
+        ("resnet50x4", 375.38, 8192),
+        ("resnet101_stage3", 27.54, 1024),
+    ],
 )
 def test_parameters_and_feature_dim(
     choose: Callable[..., Choice], name: str, millions: float, feature_dim: int
@@ -68,7 +76,7 @@ def test_beyond_the_stem_it_is_timms(choose: Callable[..., Choice], name: str) -
     assert differing == ["network.conv1.weight"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_stem_is_one_3x3_convolution_without_pooling(choose: Callable[..., Choice], name: str) -> None:
     with torch.device("meta"):
         network = build_encoder(choose(name), FACTS).network
@@ -88,6 +96,24 @@ def test_features_are_the_pooled_last_map(build: Callable[..., Encoder]) -> None
     encoder = build()
     last = encoder.feature_maps(pictures())[-1]
     torch.testing.assert_close(encoder(pictures()), last.mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_wider_resnet50_has_more_of_every_channel(choose: Callable[..., Choice], times: int) -> None:
+    with torch.device("meta"):
+        wide, timms = (build_encoder(choose(n), FACTS).state_dict() for n in (f"resnet50x{times}", "resnet50"))
+    assert wide.keys() == timms.keys()
+    for name, tensor in timms.items():
+        grown = [times * size if axis < 2 else size for axis, size in enumerate(tensor.shape)]
+        assert list(wide[name].shape) == ([grown[0], 3, 7, 7] if name == "network.conv1.weight" else grown)
+
+
+def test_without_the_last_stage_features_are_the_pooled_third_map(build: Callable[..., Encoder]) -> None:
+    encoder = build("resnet101_stage3")
+    maps = encoder.feature_maps(pictures(size=64))
+    assert [found.shape[1] for found in maps] == [64, 256, 512, 1024]
+    torch.testing.assert_close(encoder(pictures(size=64)), maps[-1].mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+    assert not [key for key in encoder.state_dict() if "layer4" in key]
 
 
 @pytest.mark.parametrize("size", [16, 40])
