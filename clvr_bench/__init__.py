@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from clvr_bench.errors import ClvrBenchError as ClvrBenchError
     from clvr_bench.hooks import Register as Register
     from clvr_bench.hooks import hookimpl as hookimpl
+    from clvr_bench.literature import published as published
     from clvr_bench.options import InputFile as InputFile
 
 _HOMES = {
@@ -55,6 +56,7 @@ _HOMES = {
     "errors": ("ClvrBenchError",),
     "hooks": ("Register", "hookimpl"),
     "options": ("InputFile",),
+    "literature": ("published",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -44,6 +44,7 @@ WITHOUT_TORCH = (
     "files",
     "interruption",
     "api",
+    "literature",
 )
 
 
@@ -179,14 +180,24 @@ def test_committed_tables_are_those_of_their_records(suite: str) -> None:
     assert checked.tables == 1
 
 
-@pytest.fixture(scope="module")
-def documents_tables() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("documents_tables", ROOT / "docs" / "tables.py")
+def script(name: str) -> ModuleType:
+    """Load one of the scripts in ``docs/``."""
+    specification = importlib.util.spec_from_file_location(f"documents_{name}", ROOT / "docs" / f"{name}.py")
     assert specification
     assert specification.loader
-    tables = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tables)
-    return tables
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def documents_tables() -> ModuleType:
+    return script("tables")
+
+
+def test_the_pages_of_the_tasks_are_those_of_plugins_and_records() -> None:
+    written = {path.name: path.read_text() for path in (ROOT / "docs" / "tasks").iterdir()}
+    assert written == script("tasks").pages(), "run 'make tables'"
 
 
 def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleType) -> None:
