@@ -78,7 +78,9 @@ def _markdown(text: str) -> str:
 
 
 def _default(option: Option) -> str:
-    return "required" if option.default is REQUIRED else str(option.default)
+    if option.default is REQUIRED:
+        return "required"
+    return f"{option.default:.4g}" if isinstance(option.default, float) else str(option.default)
 
 
 def _recipe(recipe: Recipe) -> str:

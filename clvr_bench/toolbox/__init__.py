@@ -29,6 +29,7 @@ from clvr_bench.toolbox.patches import tiled as tiled
 from clvr_bench.toolbox.probe import Standardizer as Standardizer
 from clvr_bench.toolbox.probe import strongest_best as strongest_best
 from clvr_bench.toolbox.queue import Queue as Queue
+from clvr_bench.toolbox.similarities import view_similarities as view_similarities
 from clvr_bench.toolbox.spectral_norm import SpectralNorm as SpectralNorm
 from clvr_bench.toolbox.targets import MomentumTarget as MomentumTarget
 from clvr_bench.toolbox.targets import growing_momentum as growing_momentum
@@ -80,5 +81,6 @@ __all__ = [
     "strongest_best",
     "tiled",
     "train_classifier",
+    "view_similarities",
     "zero_classifier",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clvr_bench import Batch, ClvrBenchError, DataFacts, Encoder, PretextTask, Recipe, Register, StepOutput, hookimpl
-from clvr_bench.toolbox import mlp
+from clvr_bench.toolbox import mlp, view_similarities
 
 
 @hookimpl
@@ -57,21 +57,6 @@ class SimCLR(PretextTask):
             100 * (similarities.argmax(dim=1) == positive_index(len(embeddings), embeddings.device)).float().mean()
         )
         return StepOutput(loss=nt_xent(similarities), logs={"contrastive_top1": accuracy})
-
-
-def view_similarities(embeddings: Tensor, temperature: float) -> Tensor:
-    """Compute sim(z_i, z_k) / tau, the cosine similarities of equation 1, with minus infinity for k = i.
-
-    Args:
-        embeddings: (2B, P); rows i and i + B are the views of one picture.
-        temperature: tau, positive.
-
-    Returns:
-        (2B, 2B).
-    """
-    with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 would round what the temperature magnifies
-        normalized = F.normalize(embeddings.float(), dim=1)
-        return (normalized @ normalized.T / temperature).fill_diagonal_(float("-inf"))
 
 
 def nt_xent(similarities: Tensor) -> Tensor:

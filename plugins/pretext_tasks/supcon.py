@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clvr_bench import Batch, ClvrBenchError, DataFacts, Encoder, PretextTask, Recipe, Register, StepOutput, hookimpl
+from clvr_bench.toolbox import view_similarities
 
 
 @hookimpl
@@ -79,21 +80,6 @@ class SupCon(PretextTask):
             loss=self.temperature * sup_con(similarities, positives),
             logs={"contrastive_top1": 100 * hits.float().mean()},
         )
-
-
-def view_similarities(embeddings: Tensor, temperature: float) -> Tensor:
-    """Compute the exponents z_i . z_a / tau of equation 2 in float32, with minus infinity for a = i.
-
-    Args:
-        embeddings: (2B, P), of any length; they are scaled to length 1.
-        temperature: tau, positive.
-
-    Returns:
-        (2B, 2B).
-    """
-    with torch.autocast(embeddings.device.type, enabled=False):  # bfloat16 would round what the temperature magnifies
-        normalized = F.normalize(embeddings.float(), dim=1)
-        return (normalized @ normalized.T / temperature).fill_diagonal_(float("-inf"))
 
 
 def positive_pairs(labels: Tensor) -> Tensor:
