@@ -55,8 +55,8 @@ _HOMES = {
     "draws": ("Draws", "SampleRandom"),
     "errors": ("ClvrBenchError",),
     "hooks": ("Register", "hookimpl"),
-    "options": ("InputFile",),
     "literature": ("published",),
+    "options": ("InputFile",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

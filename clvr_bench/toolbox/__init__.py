@@ -23,12 +23,15 @@ from clvr_bench.toolbox.memory_bank import MemoryBank as MemoryBank
 from clvr_bench.toolbox.nce import NCE as NCE
 from clvr_bench.toolbox.nce import check_contrast as check_contrast
 from clvr_bench.toolbox.patches import cut_pieces as cut_pieces
+from clvr_bench.toolbox.patches import enlarged_side as enlarged_side
 from clvr_bench.toolbox.patches import patch_grid as patch_grid
 from clvr_bench.toolbox.patches import patchify as patchify
+from clvr_bench.toolbox.patches import resized as resized
 from clvr_bench.toolbox.patches import tiled as tiled
 from clvr_bench.toolbox.probe import Standardizer as Standardizer
 from clvr_bench.toolbox.probe import strongest_best as strongest_best
 from clvr_bench.toolbox.queue import Queue as Queue
+from clvr_bench.toolbox.queue import check_queue as check_queue
 from clvr_bench.toolbox.similarities import view_similarities as view_similarities
 from clvr_bench.toolbox.spectral_norm import SpectralNorm as SpectralNorm
 from clvr_bench.toolbox.targets import MomentumTarget as MomentumTarget
@@ -65,7 +68,9 @@ __all__ = [
     "can_double_to",
     "center_outputs",
     "check_contrast",
+    "check_queue",
     "cut_pieces",
+    "enlarged_side",
     "growing_momentum",
     "labelled_subset",
     "linear_head",
@@ -76,6 +81,7 @@ __all__ = [
     "picture_features",
     "picture_generator",
     "read_tensors",
+    "resized",
     "split_batch_norm",
     "stratified_folds",
     "strongest_best",

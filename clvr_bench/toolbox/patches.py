@@ -81,6 +81,25 @@ def cut_pieces(patches: Tensor, size: int, corners: Tensor) -> Tensor:
     return pieces.gather(4, columns[:, :, None, None, :].expand(-1, -1, channels, size, -1))
 
 
+def enlarged_side(side: int, times: float, multiple: int) -> int:
+    """Return a side enlarged, in whole pixels, rounded up to a multiple, such as the least that an encoder takes.
+
+    Args:
+        side: In pixels.
+        times: By what; 1 leaves it.
+        multiple: Of what the result is one.
+    """
+    return multiple * math.ceil(round(times * side) / multiple)
+
+
+def resized(patches: Tensor, side: int) -> Tensor:
+    """Resize patches (B, N, C, P, P) to (B, N, C, S, S), S = side, bilinearly; of that size they stay as they are."""
+    if patches.shape[-1] == side:
+        return patches
+    enlarged = F.interpolate(patches.flatten(0, 1), size=(side, side), mode="bilinear")
+    return enlarged.view(*patches.shape[:3], side, side)
+
+
 def patchify(images: Tensor, size: int) -> Tensor:
     """Cut pictures into the patches that a vision transformer embeds, without overlap, each as one vector.
 

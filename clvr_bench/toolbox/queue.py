@@ -56,3 +56,21 @@ class Queue(nn.Module):
         newest = torch.arange(max(0, count - len(self)), count, device=self.pushed.device)
         self.embeddings[(self.pushed + newest) % len(self)] = embeddings[newest].to(self.embeddings.dtype)
         self.pushed += count
+
+
+def check_queue(task: str, size: int, train_size: int) -> None:
+    """Refuse a queue that holds nothing or would hold pictures twice, in the name of a task.
+
+    Args:
+        task: What the message begins with.
+        size: Its option ``queue_size``.
+        train_size: How many pictures it pretrains on.
+
+    Raises:
+        ClvrBenchError: The size is not from 1 to the number of pictures.
+    """
+    if not 1 <= size <= train_size:
+        raise ClvrBenchError(
+            f"{task}: queue_size must be at least 1 and at most the {train_size} training pictures, got {size}. "
+            f"Set queue_size = {1 << max(0, (train_size // 2).bit_length() - 1)}, say."
+        )

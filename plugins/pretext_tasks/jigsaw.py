@@ -27,7 +27,7 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.ops.color import grayscale
-from clvr_bench.toolbox import cut_pieces, linear_head, mlp, patch_grid, tiled
+from clvr_bench.toolbox import cut_pieces, enlarged_side, linear_head, mlp, patch_grid, resized, tiled
 
 GRID = 3  # tiles along a side (figure 3)
 TILES = GRID * GRID
@@ -112,11 +112,9 @@ class Jigsaw(PretextTask):
             )
         cell = data.image_size // GRID
         side = max(1, round(tile * cell))
-        least = encoder.minimum_size
         self.encoder = encoder
-        self.cut = Cut(
-            cell, side, least * -(-round(enlarged * side) // least), gray, round(color_shift * data.image_size)
-        )
+        enlarged_to = enlarged_side(side, enlarged, encoder.minimum_size)
+        self.cut = Cut(cell, side, enlarged_to, gray, round(color_shift * data.image_size))
         self.orders: Tensor
         self.register_buffer("orders", distant_permutations(permutations, TILES), persistent=False)
         self.tile_head = nn.Sequential(linear_head(encoder.feature_dim, tile_dim), nn.ReLU())
@@ -170,10 +168,7 @@ class Cut:
         shifts = random("color shift").integers(2 * self.shift + 1, TILES, channels, 2) - self.shift
         corners = (corners + shifts * ~gray[:, None, None, None]).clamp(0, spare)  # (B, 9, C, 2)
         tiles = cut_pieces(cells.flatten(1, 2)[:, :, None], self.tile, corners.flatten(1, 2))  # (B, 9C, 1, T, T)
-        tiles = tiles.view(-1, channels, self.tile, self.tile)  # (9B, C, T, T)
-        if self.side != self.tile:
-            tiles = F.interpolate(tiles, size=(self.side, self.side), mode="bilinear").clamp(0, 1)
-        return tiles.view(-1, TILES, channels, self.side, self.side)
+        return resized(tiles.view(-1, TILES, channels, self.tile, self.tile), self.side)
 
 
 def standardized(tiles: Tensor) -> Tensor:

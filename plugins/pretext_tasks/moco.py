@@ -21,7 +21,7 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.toolbox import MomentumTarget, Queue, mlp, split_batch_norm
+from clvr_bench.toolbox import MomentumTarget, Queue, check_queue, mlp, split_batch_norm
 
 
 @hookimpl
@@ -105,12 +105,7 @@ class MoCoV1(PretextTask):
             raise ClvrBenchError(
                 f"{self.name}: target_momentum must be in [0, 1), got {target_momentum}. Typical: 0.99 to 0.999."
             )
-        if not 1 <= queue_size <= data.train_size:
-            fitting = 1 << max(0, (data.train_size // 2).bit_length() - 1)
-            raise ClvrBenchError(
-                f"{self.name}: queue_size must be at least 1 and at most the {data.train_size} training pictures, "
-                f"got {queue_size}. Set queue_size = {fitting}, say."
-            )
+        check_queue(self.name, queue_size, data.train_size)
 
 
 class MoCoV2(MoCoV1):

@@ -21,7 +21,7 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.toolbox import Queue, mlp
+from clvr_bench.toolbox import Queue, check_queue, mlp
 
 
 @hookimpl
@@ -78,12 +78,7 @@ class NNCLR(PretextTask):
         super().__init__()
         if temperature <= 0:
             raise ClvrBenchError(f"nnclr: temperature must be positive, got {temperature}. Typical: 0.1 to 0.2.")
-        if not 1 <= queue_size <= data.train_size:
-            fitting = 1 << max(0, (data.train_size // 2).bit_length() - 1)
-            raise ClvrBenchError(
-                f"nnclr: queue_size must be at least 1 and at most the {data.train_size} training pictures, "
-                f"got {queue_size}. Set queue_size = {fitting}, say."
-            )
+        check_queue("nnclr", queue_size, data.train_size)
         self.encoder = encoder
         self.temperature = temperature
         self.projector = build_projector(encoder.feature_dim, hidden_dim, projection_dim)

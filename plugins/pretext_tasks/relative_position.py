@@ -23,7 +23,7 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.toolbox import cut_pieces, mlp, patch_grid, tiled
+from clvr_bench.toolbox import cut_pieces, enlarged_side, mlp, patch_grid, resized, tiled
 
 GRID = 3  # patches along a side: the smallest grid in which a patch has all its eight neighbours
 PATCHES = GRID * GRID
@@ -119,9 +119,8 @@ class RelativePosition(PretextTask):
                 f"relative_position: colors='project' needs 3 channels, the data have {data.channels}. Use 'drop'."
             )
         side = max(1, int(patch * data.image_size))
-        least = encoder.minimum_size
         self.encoder, self.colors = encoder, colors
-        self.cut = Cut(side, round(jitter * side), least * -(-round(enlarged * side) // least))
+        self.cut = Cut(side, round(jitter * side), enlarged_side(side, enlarged, encoder.minimum_size))
         self.pairs: Tensor
         self.register_buffer("pairs", torch.tensor(neighbours()), persistent=False)  # (40, 3)
         self.solver = mlp(2 * encoder.feature_dim, hidden_dim, hidden_dim, len(POSITIONS))
@@ -176,10 +175,7 @@ class Cut:
         rooms = patch_grid(images, self.patch + 2 * self.jitter, GRID)
         corners = random("jitter").integers(2 * self.jitter + 1, PATCHES, 2)
         patches = cut_pieces(rooms, self.patch, corners)  # (B, 9, C, P, P)
-        if self.side != self.patch:
-            enlarged = F.interpolate(patches.flatten(0, 1), size=(self.side, self.side), mode="bilinear")
-            patches = enlarged.unflatten(0, (-1, PATCHES))
-        return patches
+        return resized(patches, self.side)
 
 
 class ProjectColors(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lightly.models.utils import patchify as lightly_patchify
 from torch import Tensor
 
-from clvr_bench.toolbox import cut_pieces, patch_grid, patchify, tiled
+from clvr_bench.toolbox import cut_pieces, enlarged_side, patch_grid, patchify, resized, tiled
 
 
 def pictures(count: int = 2, size: int = 32, channels: int = 3) -> Tensor:
@@ -107,3 +107,21 @@ def test_drawn_without_a_gap_a_cut_is_undone() -> None:
 def test_patches_that_make_no_square_are_refused() -> None:
     with pytest.raises(ValueError, match="tiled: 6 patches make no square grid"):
         tiled(torch.zeros(1, 6, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("side", "times", "multiple", "expected"),
+    [(8, 1.0, 1, 8), (7, 2.0, 1, 14), (8, 1.3, 4, 12), (8, 2.0, 4, 16), (3, 1.0, 4, 4)],
+)
+def test_an_enlarged_side_is_the_next_multiple(side: int, times: float, multiple: int, expected: int) -> None:
+    assert enlarged_side(side, times, multiple) == expected
+
+
+def test_each_patch_is_resized_on_its_own_and_keeps_its_place() -> None:
+    patches = torch.rand(2, 3, 1, 4, 4)
+    assert resized(patches, 4) is patches
+    made = resized(patches, 8)
+    assert made.shape == (2, 3, 1, 8, 8)
+    for place in ((0, 2), (1, 0)):
+        alone = torch.nn.functional.interpolate(patches[place][None], size=8, mode="bilinear")[0]
+        torch.testing.assert_close(made[place], alone)
