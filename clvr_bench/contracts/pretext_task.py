@@ -52,7 +52,8 @@ class PretextTask(nn.Module, ABC):
         default_augmentation: What ``"default"`` in a suite means for it: a name, or several as a chain.
         recipe: Its paper's optimizer and schedule.
         moves: State that it moves itself, in ``after_step`` or ``before_epoch``: names of modules or buffers, such as
-            ``("target", "queue")``. ``clvr-bench check`` holds it to them.
+            ``("target", "queue")``; where an option leaves one out, set them from it. ``clvr-bench check`` holds it to
+            them.
         check_options: Options under which ``clvr-bench check`` can try it on a few dozen small pictures, where its
             defaults ask for more, such as a queue that is longer than that.
         labelled_fraction: For ``"partial"``: the part of the training labels it may see; set it from an option.
@@ -67,8 +68,8 @@ class PretextTask(nn.Module, ABC):
     separable: ClassVar[bool] = False
     default_augmentation: ClassVar[str | tuple[str, ...]] = "simclr"
     recipe: ClassVar[Recipe] = Recipe()
-    moves: ClassVar[tuple[str, ...]] = ()
     check_options: ClassVar[Mapping[str, Any]] = {}
+    moves: tuple[str, ...] = ()
     phases: tuple[Phase, ...] = (Phase("train"),)
     labelled_fraction: float = 0.1
     labelled_ratio: float = 1.0

@@ -1,4 +1,4 @@
-"""k-means by Lloyd's algorithm, in chunks of bounded memory; keyed draws make it the same after a resume."""
+"""k-means, in space or on the sphere, in chunks of bounded memory; keyed draws make it the same after a resume."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from clvr_bench.draws import SampleRandom
 from clvr_bench.errors import ClvrBenchError
@@ -46,17 +47,48 @@ def kmeans(points: Tensor, clusters: int, random: SampleRandom, iterations: int 
     Source: Lloyd 1982, https://doi.org/10.1109/TIT.1982.1056489; Johnson et al. 2017 (faiss),
         https://arxiv.org/abs/1702.08734.
     """
-    if not 1 <= clusters <= len(points):
-        raise ClvrBenchError(f"kmeans: clusters must be from 1 to the {len(points)} points, got {clusters}.")
+    _check_clusters(clusters, points)
     centre = points.mean(dim=0)
     points = points - centre  # distances of points far from the origin would lose their digits
     shift = points.std(dim=0, correction=0) * _SPLIT
     shift[1::2] *= -1
-    centroids = points[random("centroids").uniform().argsort(stable=True)[:clusters]]
+    centroids = _first_centroids(points, clusters, random)
     for iteration in range(iterations):
         means, sizes = cluster_means(points, nearest(points, centroids), clusters)
         centroids = refill_empty(means, sizes, shift, random(f"split{iteration}").uniform())
     return Clustering(nearest(points, centroids), centroids + centre)
+
+
+@torch.no_grad()
+def spherical_kmeans(points: Tensor, clusters: int, random: SampleRandom, iterations: int = 10) -> Clustering:
+    """Cluster points on the unit sphere by their cosine similarities.
+
+    The first centroids are points drawn without replacement. After each iteration they are scaled to length 1; one
+    that no point is nearest to stays where it is, as in the code of DeepCluster-v2.
+
+    Args:
+        points: (N, D) float32 of length 1.
+        clusters: k, from 1 to N.
+        random: Draws of the N points.
+        iterations: DeepCluster-v2's are 10.
+
+    Returns:
+        Assignments, and centroids of length 1.
+
+    Raises:
+        ClvrBenchError: There are fewer points than clusters, or no cluster.
+
+    Source: Dhillon and Modha 2001, https://doi.org/10.1023/A:1007612920971.
+    """
+    _check_clusters(clusters, points)
+    centre = points.mean(dim=0)
+    points = points - centre  # directions that are nearly alike would lose their digits
+    centroids = _first_centroids(points, clusters, random)
+    for _ in range(iterations):
+        means, sizes = cluster_means(points, nearest(points, centroids), clusters)
+        moved = F.normalize(means + centre, dim=1) - centre
+        centroids = torch.where((sizes > 0)[:, None], moved, centroids)
+    return Clustering(nearest(points, centroids), F.normalize(centroids + centre, dim=1))
 
 
 def nearest(points: Tensor, centroids: Tensor) -> Tensor:
@@ -101,6 +133,15 @@ def refill_empty(centroids: Tensor, sizes: Tensor, shift: Tensor, draws: Tensor)
         sizes[cluster] = sizes[donor] // 2
         sizes[donor] -= sizes[cluster]
     return centroids
+
+
+def _check_clusters(clusters: int, points: Tensor) -> None:
+    if not 1 <= clusters <= len(points):
+        raise ClvrBenchError(f"kmeans: clusters must be from 1 to the {len(points)} points, got {clusters}.")
+
+
+def _first_centroids(points: Tensor, clusters: int, random: SampleRandom) -> Tensor:
+    return points[random("centroids").uniform().argsort(stable=True)[:clusters]]
 
 
 def _chunk_rows(clusters: int) -> int:

@@ -106,9 +106,9 @@ def forward_moves_no_state(trial: TaskTrial) -> None:
     'Name what after_step and before_epoch move: moves = ("queue", "target"); and move what is named.',
 )
 def state_moves_as_declared(trial: TaskTrial) -> None:
-    """Compare what moved over two epochs with the class's ``moves``."""
-    watched, declared = trial.trained, trial.task.moves
-    task, moved = watched.run.task, watched.moved
+    """Compare what moved over two epochs with the task's ``moves``."""
+    task, moved = trial.trained.run.task, trial.trained.moved
+    declared = task.moves
     resettable = {name for name, parameter in task.named_parameters() if parameter.requires_grad}
     surprises = _undeclared(moved["after_step"], declared)
     surprises |= _undeclared(moved["before_epoch"], declared) - resettable - statistics_of(task)
@@ -269,8 +269,7 @@ def _gradient(run: Pretraining, phase: str, parts: list[Tensor]) -> Tensor:
 )
 def loss_falls_on_a_repeated_batch(trial: TaskTrial) -> None:
     """Let Adam fit one batch, each phase for itself, while nothing else moves."""
-    _ = trial.trained
-    for phase in trial.task.phases:
+    for phase in trial.trained.run.task.phases:
         run = trial.start()
         run.prepare_epoch()
         run.task.train()

@@ -47,6 +47,29 @@ def picture_generator(latent_dim: int, channels: int, image_size: int, width: in
     )
 
 
+def picture_decoder(inputs: int, channels: int, doublings: int, width: int) -> nn.Sequential:
+    """Build a decoder of maps: a convolution across channels, then what follows the first layer of a generator.
+
+    Args:
+        inputs: c, the channels of the maps.
+        channels: C, the colour channels.
+        doublings: How often height and width are doubled, 0 or more.
+        width: Channels at full resolution; they double with each halving.
+
+    Returns:
+        A module that maps (B, c, n, n) to (B, C, H, W) in [0, 1], H = W = n * 2 ** doublings.
+    """
+    widths = _doubled(width, doublings)[::-1]
+    return nn.Sequential(
+        nn.Conv2d(inputs, widths[0], 1, bias=False),
+        *(layer for step in pairwise(widths) for layer in _doubling(*step)),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, channels, 3, padding=1),
+        nn.Sigmoid(),
+    )
+
+
 def _doubling(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
     return nn.BatchNorm2d(inputs), nn.ReLU(), convolution
@@ -124,7 +147,11 @@ class Centred(nn.Module):
 
 def _widths(width: int, image_size: int) -> list[int]:
     """Return the channels of a picture's maps and after each halving, fine to coarse."""
-    return [width * min(2**halving, _WIDEST) for halving in range(_doublings(image_size) + 1)]
+    return _doubled(width, _doublings(image_size))
+
+
+def _doubled(width: int, times: int) -> list[int]:
+    return [width * min(2**halving, _WIDEST) for halving in range(times + 1)]
 
 
 def _doublings(image_size: int) -> int:

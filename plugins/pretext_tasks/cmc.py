@@ -46,8 +46,10 @@ class CMC(PretextTask):
     pictures as negatives in both directions. What is evaluated is both features side by side, (B, 2D), of twice the
     encoder's parameters. L, a and b reach the encoders in [-1, 1], as in the authors' code, in place of the encoders'
     own normalization, whose means are those of RGB.
-    Differs from the paper: both encoders have the full width, the paper's half of it each; crops and flips alone, as at
-    first, without the RandAugment of its later versions; the rate falls along a cosine, not by steps.
+    Both encoders have the full width, as most of the paper's ResNets; its AlexNet is split in two halves.
+    Differs from the paper: crops and flips alone, as at first, without the learned augmentation of later results; the
+    rate falls along a cosine, not by steps; biases and BatchNorm's parameters do not decay, as they do in the authors'
+    code.
 
     Args:
         encoder: Of one channel; maps L to features (B, D). The encoder of ab is its sibling.

@@ -22,10 +22,17 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.ops.color import luminance
-from clvr_bench.toolbox import cut_pieces, patch_grid, tiled
+from clvr_bench.toolbox import (
+    PatchMean,
+    cut_pieces,
+    encode_grid,
+    grouped_info_nce,
+    patch_grid,
+    row_context,
+    tiled,
+)
 
 GRID = 7  # patches along a side (section 3.2)
-CONTEXT_BLOCKS = 5  # of Henaff et al. 2019, appendix A.2
 
 
 @hookimpl
@@ -102,7 +109,7 @@ class CPC(PretextTask):
         self.group = group
         self.steps = range(skipped_rows + 1, skipped_rows + rows + 1)
         width = encoder.feature_dim
-        self.context = nn.Sequential(*(RowBlock(width, context_width) for _ in range(CONTEXT_BLOCKS)), nn.ReLU())
+        self.context = row_context(width, context_width)
         self.predictors = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in self.steps)
 
     @classmethod
@@ -120,12 +127,11 @@ class CPC(PretextTask):
         """Compute InfoNCE over the predicted rows, averaged over the steps."""
         order = batch.random("groups").uniform().argsort()
         corners = self._corners(batch)
-        z = encode_patches(self.encoder, self.cut(batch.views[0][order], corners[order]))  # (B, 7, 7, D)
+        z = encode_grid(self.encoder, self.cut(batch.views[0][order], corners[order]))  # (B, 7, 7, D)
         context = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, 7, 7, D)
         losses, top1s = [], []
         for step, predict in zip(self.steps, self.predictors, strict=True):
-            groups = zip(predict(context[:, :-step]).split(self.group), z.split(self.group), strict=True)
-            loss, hits = (torch.cat(parts) for parts in zip(*(info_nce(*each, step) for each in groups), strict=True))
+            loss, hits = grouped_info_nce(predict(context[:, :-step]), z, step, self.group)
             losses.append(loss.mean())
             top1s.append(100 * hits.float().mean())
         logs = {"nearest_top1": top1s[0], "farthest_top1": top1s[-1]}
@@ -174,66 +180,3 @@ class Cut:
             corners = torch.full((*patches.shape[:2], 2), before, device=images.device)
         after = self.patch - self.piece - before
         return F.pad(cut_pieces(patches, self.piece, corners), (before, after, before, after))
-
-
-class PatchMean(nn.Module):
-    """The representation: pictures (B, C, H, W) to the means (B, D) of their patches' features."""
-
-    def __init__(self, encoder: Encoder, cut: Cut) -> None:
-        super().__init__()
-        self.encoder, self.cut = encoder, cut
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Average over the grid."""
-        return encode_patches(self.encoder, self.cut(images)).mean(dim=(1, 2))
-
-
-class RowBlock(nn.Module):
-    """A residual block whose output in a row depends on no row below it (Henaff et al. 2019, appendix A.2).
-
-    Args:
-        channels: D, of its input and output (B, D, G, G).
-        hidden: Channels between.
-    """
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
-            nn.ReLU(),
-            nn.Conv2d(hidden, hidden, (1, 3), padding=(0, 1)),  # a row and itself
-            nn.ZeroPad2d((0, 0, 1, 0)),
-            nn.Conv2d(hidden, hidden, (2, 1)),  # a row and the one above it
-            nn.ReLU(),
-            nn.Conv2d(hidden, channels, 1),
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Add what the block finds to its input."""
-        found: Tensor = self.layers(z)
-        return z + found
-
-
-def encode_patches(encoder: nn.Module, patches: Tensor) -> Tensor:
-    """Encode patches (B, G * G, C, P, P) one by one into (B, G, G, D)."""
-    features: Tensor = encoder(patches.flatten(0, 1))
-    return features.view(len(patches), GRID, GRID, -1)
-
-
-def info_nce(predicted: Tensor, z: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """Compute equation 4 for one step, every prediction against all patches.
-
-    Args:
-        predicted: (B, G - k, G, D), W_k c of all rows but the last k.
-        z: (B, G, G, D), the patches' features.
-        step: k, rows from a context to what it predicts.
-
-    Returns:
-        The loss of each prediction, and whether its own patch came first; both (B, G - k, G).
-    """
-    patches = torch.arange(z.shape[:3].numel(), device=z.device).view(z.shape[:3])  # (B, G, G)
-    own = patches[:, step:].flatten()
-    with torch.autocast(z.device.type, enabled=False):  # the logits have no bound, so bfloat16 would blur them
-        logits = predicted.float().flatten(0, 2) @ z.float().flatten(0, 2).T  # log f_k of equation 3
-    loss = F.cross_entropy(logits, own, reduction="none")
-    return loss.view(predicted.shape[:3]), (logits.argmax(dim=1) == own).view(predicted.shape[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional as F
 
 from clvr_bench import (
     Batch,
-    ClvrBenchError,
     DataFacts,
     Encoder,
     Epoch,
@@ -25,8 +25,11 @@ from clvr_bench import (
 from clvr_bench.ops.kmeans import kmeans
 from clvr_bench.ops.sobel import sobel
 from clvr_bench.ops.whitening import pca_whiten
+from clvr_bench.toolbox import require
 
 _MEAN, _STD = 0.449, 0.226  # of ImageNet, over its channels: the authors normalize pictures, then filter them
+
+_require = partial(require, "deepcluster")
 
 
 @hookimpl
@@ -171,8 +174,3 @@ def uniform_visits(assignments: Tensor, random: SampleRandom) -> Tensor:
     cluster = filled[visit % len(filled)]
     visits = members[starts[cluster] + visit // len(filled) % sizes[cluster]]
     return visits[random("visits").uniform().argsort(stable=True)]
-
-
-def _require(holds: bool, rule: str, value: object, hint: str) -> None:
-    if not holds:
-        raise ClvrBenchError(f"deepcluster: {rule}, got {value}. {hint}")

@@ -20,7 +20,7 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.toolbox import NCE, MemoryBank, check_contrast, linear_head
+from clvr_bench.toolbox import NCE, MemoryBank, check_contrast, discriminate_instances, linear_head
 
 
 @hookimpl
@@ -43,7 +43,8 @@ class InstDisc(PretextTask):
     half-way, to the same effect as its authors say (https://github.com/zhirongw/lemniscate.pytorch/issues/11).
     ``bank_momentum=0`` with a positive ``proximal`` is the paper's.
     Differs from the paper: the rate falls along a cosine, not tenfold at epochs 120 and 160 of 200; Z is estimated from
-    the negatives alone (equation 8), where the code counts the positive too.
+    the negatives alone (equation 8), where the code counts the positive too; biases and BatchNorm's parameters do not
+    decay, as they do in the code.
 
     Args:
         encoder: Maps pictures to features (B, D).
@@ -93,22 +94,11 @@ class InstDisc(PretextTask):
     def forward(self, batch: Batch) -> StepOutput:
         """Compute equation 10, or the cross-entropy of equation 2, of one view a picture."""
         embeddings = F.normalize(self.projector(self.encoder(batch.views[0])).float(), dim=1)  # (B, P)
-        losses, correct, kept = self._discriminate(embeddings, batch)
+        losses, correct, kept = discriminate_instances(embeddings, batch, self.bank, self.nce, self.negatives)
         if self.proximal:
             losses = losses + self.proximal * squared_distances(embeddings, self.bank.vectors[batch.index])
         kept = {"index": batch.index, "embeddings": embeddings.detach(), **kept}
         return StepOutput(losses.mean(), logs={"contrastive_top1": 100 * correct.float().mean()}, kept=kept)
-
-    def _discriminate(self, embeddings: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return losses (B,), which pictures are nearest to their own vector (B,), and what else to keep."""
-        if not self.negatives:
-            similarities = self.bank.similarities(embeddings)  # (B, N)
-            losses = F.cross_entropy(similarities / self.nce.temperature, batch.index, reduction="none")
-            return losses, similarities.argmax(dim=1) == batch.index, {}
-        entries = self.bank.entries(batch.index, batch.random("negatives"), self.negatives)
-        similarities = self.bank.similarities(embeddings, entries)  # (B, 1 + m)
-        losses, estimates = self.nce(similarities)
-        return losses, similarities.argmax(dim=1) == 0, {"log_constants": estimates}
 
     def after_step(self, kept: Mapping[str, Tensor], progress: Progress) -> None:
         """Move the vectors of the pictures just seen; after the first step, fix the normalizing constant."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import factorial
 from typing import Any, ClassVar
@@ -22,15 +21,12 @@ from clvr_bench import (
     PretextTask,
     Recipe,
     Register,
-    SampleRandom,
     StepOutput,
     hookimpl,
 )
-from clvr_bench.ops.color import grayscale
-from clvr_bench.toolbox import cut_pieces, enlarged_side, linear_head, mlp, patch_grid, resized, tiled
+from clvr_bench.toolbox import TileCut, linear_head, mlp, shuffled
+from clvr_bench.toolbox.puzzles import TILE, TILES
 
-GRID = 3  # tiles along a side (figure 3)
-TILES = GRID * GRID
 LEAST_DEVIATION = 1 / 255  # a tile of less contrast than one gray level is not blown up to noise
 
 
@@ -51,9 +47,10 @@ class Jigsaw(PretextTask):
 
     A picture is divided into 3 x 3 cells, and a tile is cut at a random place of each, so that no edge goes on from one
     tile to the next and gaps say nothing. Each channel of each tile gets mean 0 and deviation 1, against shortcuts by
-    statistics. Some pictures lose their color, and in tiles of the others the channels are shifted against one another,
-    each within its cell, against shortcuts by chromatic aberration. The encoder sees every tile on its own; only the
-    head sees all, in the order of a permutation drawn from the set of algorithm 1, and says which it is.
+    statistics (the authors' code subtracts the mean alone). Some pictures lose their color, and in tiles of the others
+    the channels are shifted against one another, each within its cell, against shortcuts by chromatic aberration. The
+    encoder sees every tile on its own; only the head sees all, in the order of a permutation drawn from the set of
+    algorithm 1, and says which it is.
     Algorithm 1 starts from a random permutation; here it starts from the identity and settles ties by the first in
     lexicographic order, so the set is the same in every run. A hundred have the paper's mean distance (8.08).
     Sizes are the paper's as parts of a picture of 255 px: at 32 px, cells have 10 px and tiles 8, and channels stay.
@@ -65,14 +62,14 @@ class Jigsaw(PretextTask):
     Args:
         encoder: Maps tiles to features (B, D).
         data: A third of its image size is a cell's side.
-        permutations: N, how many are told apart, from 2 to 9! (1000 in the authors' code).
+        permutations: N, how many are told apart, from 2 to 9! (the paper's largest set; 100 in the authors' code).
         tile: A tile's side as a part of its cell's, in (0, 1]; rounded to pixels (the paper on edges: 64 of 85).
         gray: The share of pictures without color, in [0, 1] (the paper on chromatic aberration: 0.3).
         color_shift: How far channels of a tile are shifted at most, as a part of the picture's side; rounded to pixels
             (the paper on chromatic aberration: 2 of 255).
         enlarged: By what tiles are enlarged for the encoder, at least 1: to bring tiles of small pictures closer to the
             size that is evaluated. They also become multiples of the encoder's smallest size, such as a patch.
-        tile_dim: Width of the layer behind the encoder that all tiles share (figure 3: 512).
+        tile_dim: Width of the layer behind the encoder that all tiles share (figure 3: 512; the authors' code: 1024).
         hidden_dim: Width of the layer that sees all tiles (figure 3: 4096).
         batch_norm: Whether that layer is normalized over the batch, which the paper's is not.
 
@@ -92,7 +89,7 @@ class Jigsaw(PretextTask):
         data: DataFacts,
         *,
         permutations: int = 1000,
-        tile: float = 64 / 85,
+        tile: float = TILE,
         gray: float = 0.3,
         color_shift: float = 2 / 255,
         enlarged: float = 1.0,
@@ -110,11 +107,9 @@ class Jigsaw(PretextTask):
                 "jigsaw: tile must be in (0, 1], gray in [0, 1], color_shift in [0, 1) and enlarged at least 1, got "
                 f"{tile}, {gray}, {color_shift} and {enlarged}. The paper's are 64/85, 0.3, 2/255 and 1."
             )
-        cell = data.image_size // GRID
-        side = max(1, round(tile * cell))
         self.encoder = encoder
-        enlarged_to = enlarged_side(side, enlarged, encoder.minimum_size)
-        self.cut = Cut(cell, side, enlarged_to, gray, round(color_shift * data.image_size))
+        sizes = {"tile": tile, "enlarged": enlarged, "gray": gray, "color_shift": color_shift}
+        self.cut = TileCut.fitted(data.image_size, encoder.minimum_size, **sizes)
         self.orders: Tensor
         self.register_buffer("orders", distant_permutations(permutations, TILES), persistent=False)
         self.tile_head = nn.Sequential(linear_head(encoder.feature_dim, tile_dim), nn.ReLU())
@@ -136,50 +131,14 @@ class Jigsaw(PretextTask):
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Show the tiles in place, and the puzzle: standardized, from 3 deviations below the mean to 3 above."""
-        gap = max(1, self.cut.side // 8)
-        in_place = tiled(self.cut(batch.views[0], batch.random), gap)
-        return {"tiles": in_place, "puzzle": tiled((self.puzzles(batch)[0] / 6 + 0.5).clamp(0, 1), gap)}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Pictures into the tiles of their cells.
-
-    Attributes:
-        cell: P, a cell's side in pixels.
-        tile: A tile's side in pixels.
-        side: S, what it is enlarged to, in pixels.
-        gray: The share of pictures that lose their color.
-        shift: How far the channels of a tile are shifted at most, in pixels.
-    """
-
-    cell: int
-    tile: int
-    side: int
-    gray: float
-    shift: int
-
-    def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
-        """Cut pictures (B, C, H, W) into tiles (B, 9, C, S, S), in place, each at a random place of its cell."""
-        spare, channels = self.cell - self.tile, images.shape[1]
-        gray = random("gray").chance(self.gray)
-        cells = patch_grid(grayscale(images, gray) if self.gray else images, self.cell, GRID)  # (B, 9, C, P, P)
-        corners = random("tiles").integers(spare + 1, TILES, 1, 2)
-        shifts = random("color shift").integers(2 * self.shift + 1, TILES, channels, 2) - self.shift
-        corners = (corners + shifts * ~gray[:, None, None, None]).clamp(0, spare)  # (B, 9, C, 2)
-        tiles = cut_pieces(cells.flatten(1, 2)[:, :, None], self.tile, corners.flatten(1, 2))  # (B, 9C, 1, T, T)
-        return resized(tiles.view(-1, TILES, channels, self.tile, self.tile), self.side)
+        tiles, puzzle = self.cut(batch.views[0], batch.random), self.puzzles(batch)[0]
+        return {"tiles": self.cut.drawn(tiles), "puzzle": self.cut.drawn((puzzle / 6 + 0.5).clamp(0, 1))}
 
 
 def standardized(tiles: Tensor) -> Tensor:
     """Give each channel of each tile (..., S, S) mean 0 and deviation 1."""
     deviation, mean = torch.std_mean(tiles, dim=(-2, -1), correction=0, keepdim=True)
     return (tiles - mean) / deviation.clamp(min=LEAST_DEVIATION)
-
-
-def shuffled(tiles: Tensor, orders: Tensor) -> Tensor:
-    """Put tile ``orders[b, k]`` of picture b at place k: (B, 9, C, S, S) by orders (B, 9)."""
-    return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], orders]
 
 
 @lru_cache(maxsize=8)  # a thousand of nine take half a second, and checks build a task many times

@@ -63,9 +63,10 @@ class RelativePosition(PretextTask):
     around: at 32 px, patches have 7 px, are 4 or 5 px apart, and move by 1 px.
     The paper states no learning rate: rate, momentum and weight decay are the authors' code's, whose loss is summed
     over pairs. Section 3.2 notes that momentum as high as 0.999 speeds learning up.
-    Differs from the paper: the encoder's feature takes fc6's place; the head's BatchNorm has scale and shift; no patch
-    is made coarse and large again (down to 100 pixels of 9216, in the paper); nine patches of a random crop take the
-    place of a grid over the whole picture.
+    Differs from the paper: the encoder's feature takes fc6's place; the head's BatchNorm has scale and shift, and is on
+    its last hidden layer too; no patch is made coarse and large again (a third of them, down to 100 pixels of 9216, in
+    the authors' code); nine patches of a random crop take the place of a grid over the whole picture. Noise in place of
+    dropped channels is the paper's; the authors' code has uniform noise.
 
     Args:
         encoder: Maps patches to features (B, D).

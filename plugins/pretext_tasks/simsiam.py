@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from clvr_bench import Batch, ClvrBenchError, DataFacts, Encoder, PretextTask, Recipe, Register, StepOutput, hookimpl
 from clvr_bench.ops.health import spread
-from clvr_bench.toolbox import mlp
+from clvr_bench.toolbox import mlp, normalized_mlp
 
 
 @hookimpl
@@ -64,9 +64,7 @@ class SimSiam(PretextTask):
                 f"{projection_dim}, {hidden_dim} and {bottleneck_dim}. Typical: 2048, 2048 and 512."
             )
         self.encoder = encoder
-        projector = mlp(encoder.feature_dim, hidden_dim, hidden_dim, projection_dim)
-        projector[-1].register_parameter("bias", None)  # BatchNorm would take it out again
-        self.projector = nn.Sequential(*projector, nn.BatchNorm1d(projection_dim, affine=False))
+        self.projector = normalized_mlp(encoder.feature_dim, hidden_dim, hidden_dim, projection_dim)
         self.predictor = mlp(projection_dim, bottleneck_dim, projection_dim)
 
     def forward(self, batch: Batch) -> StepOutput:

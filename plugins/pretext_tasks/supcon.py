@@ -33,7 +33,7 @@ class SupCon(PretextTask):
     second of the two of section 3.1, one linear layer, without bias, as in the authors' script for ImageNet. A sample
     whose label is hidden has its own other view for its only positive, which makes its terms equation 1.
     Differs from the paper: the augmentation is SimCLR's (its SimAugment, without warping), not AutoAugment, which is
-    better on ImageNet by 0.7 points (table 9); evaluations read features of any length; biases and BatchNorm's
+    better on ImageNet by 0.7 points; evaluations read features of any length; biases and BatchNorm's
     parameters neither decay nor are scaled by LARS. Listed, not ranked: it sees the labels that features are judged by.
 
     Args:
@@ -49,7 +49,7 @@ class SupCon(PretextTask):
     labels: ClassVar[Literal["fine"]] = "fine"
     ranked = False
     default_augmentation = "simclr"
-    recipe = Recipe(  # LARS and cosine: section 14.1; numbers: authors' script for ResNet-50, 12 of 350 epochs warm up
+    recipe = Recipe(  # the authors' script for ResNet-50: 12 of 350 epochs warm up
         optimizer="lars", learning_rate=0.4, weight_decay=1e-3, warmup=0.034
     )
 

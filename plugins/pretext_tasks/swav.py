@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from clvr_bench import (
     Batch,
-    ClvrBenchError,
     DataFacts,
     Encoder,
     PretextTask,
@@ -23,7 +22,9 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.ops.sinkhorn import sinkhorn
-from clvr_bench.toolbox import Queue, mlp
+from clvr_bench.toolbox import Queue, cross_view_entropy, encode_by_size, global_views, mlp, require
+
+_require = partial(require, "swav")
 
 
 @hookimpl
@@ -98,6 +99,7 @@ class SwAV(PretextTask):
         self.projector = mlp(encoder.feature_dim, hidden_dim, projection_dim)
         self.prototypes = nn.Linear(projection_dim, prototypes, bias=False)
         self.queues = nn.ModuleList(Queue(queue_size, projection_dim) for _ in range(2 if queue_size else 0))
+        self.moves = ("prototypes", "queues") if queue_size else ("prototypes",)
         self.temperature, self.epsilon = temperature, epsilon
         self.queue_size, self.queue_from_epoch, self.freeze_epochs = queue_size, queue_from_epoch, freeze_epochs
         with torch.no_grad():
@@ -130,11 +132,15 @@ class SwAV(PretextTask):
 
     def _sources(self, batch: Batch) -> list[int]:
         """Return the numbers of the views that codes are made of."""
-        roles = batch.roles or ("global",) * len(batch.views)
-        sources = [view for view, role in enumerate(roles) if role == "global"]
+        sources = global_views(batch)
         rule = f"expected {'exactly 2' if self.queues else 'some'} global views among at least 2 views"
         fits = len(sources) == 2 if self.queues else bool(sources)
-        _require(fits and len(roles) > 1, rule, roles, "Use the augmentation 'multicrop'.")
+        _require(
+            fits and len(batch.views) > 1,
+            rule,
+            batch.roles or "views that are alike",
+            "Use the augmentation 'multicrop'.",
+        )
         return sources
 
     def _codes(self, scores: Tensor, place: int, progress: Progress) -> Tensor:
@@ -145,17 +151,6 @@ class SwAV(PretextTask):
             queued: Tensor = self.prototypes(self.queues[place].embeddings)
             scores = torch.cat([scores, queued.float()])
         return sinkhorn(scores, self.epsilon)[:count]
-
-
-def _require(holds: bool, rule: str, value: object, hint: str) -> None:
-    if not holds:
-        raise ClvrBenchError(f"swav: {rule}, got {value}. {hint}")
-
-
-def encode_by_size(encoder: nn.Module, views: Sequence[Tensor]) -> Tensor:
-    """Encode V views (B, C, size, size), neighbours of one size in one batch: features (VB, D), view by view."""
-    groups = groupby(views, key=lambda view: view.shape[-2:])
-    return torch.cat([encoder(torch.cat(tuple(group))) for _, group in groups])
 
 
 def swapped_prediction(scores: Tensor, codes: Sequence[Tensor], sources: Sequence[int], temperature: float) -> Tensor:
@@ -170,10 +165,7 @@ def swapped_prediction(scores: Tensor, codes: Sequence[Tensor], sources: Sequenc
     Returns:
         ().
     """
-    log_p = F.log_softmax(scores / temperature, dim=-1)  # (V, B, K)
-    total = log_p.sum(dim=0)
-    losses = [-(code * (total - log_p[view])).sum(dim=1).mean() for view, code in zip(sources, codes, strict=True)]
-    return torch.stack(losses).mean() / (len(scores) - 1)
+    return cross_view_entropy(F.log_softmax(scores / temperature, dim=-1), codes, sources)
 
 
 def agreement(scores: Tensor, codes: Sequence[Tensor], sources: Sequence[int]) -> Tensor:

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
+from torch.nn import functional as F
 
 from clvr_bench import ClvrBenchError, SampleRandom
 from clvr_bench.ops import kmeans as module
-from clvr_bench.ops.kmeans import cluster_means, kmeans, nearest, refill_empty
+from clvr_bench.ops.kmeans import Clustering, cluster_means, kmeans, nearest, refill_empty, spherical_kmeans
 
 
 def random_points(count: int, dimensions: int, seed: int = 0) -> Tensor:
@@ -146,6 +147,65 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = kmeans(points, 5, draws(53))
     assert torch.equal(parts.assignments, whole.assignments)
     torch.testing.assert_close(parts.centroids, whole.centroids)
+
+
+def directions(count: int, dimensions: int, seed: int = 0) -> Tensor:
+    return F.normalize(random_points(count, dimensions, seed), dim=1)
+
+
+def naive_spherical(points: Tensor, start: Tensor, iterations: int) -> Clustering:
+    """Lloyd's iterations by cosine similarity, point by point, in float64; a cluster without points stays."""
+    points, centroids = points.double(), start.double().clone()
+    for iteration in range(iterations + 1):
+        assignments = torch.tensor(
+            [max(range(len(start)), key=lambda k: float(point @ centroids[k])) for point in points]
+        )
+        for cluster in assignments.unique().tolist() if iteration < iterations else []:
+            total = points[assignments == cluster].sum(dim=0)
+            centroids[cluster] = total / total.norm()
+    return Clustering(assignments, centroids.float())
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 10])
+def test_on_the_sphere_it_is_lloyds_algorithm_by_cosine_similarity(iterations: int) -> None:
+    points = directions(60, 4)
+    start = points[draws(60)("centroids").uniform().argsort()[:6]]
+    found, expected = spherical_kmeans(points, 6, draws(60), iterations), naive_spherical(points, start, iterations)
+    assert torch.equal(found.assignments, expected.assignments)
+    torch.testing.assert_close(found.centroids, expected.centroids)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 1000), clusters=st.integers(1, 10))
+def test_centroids_on_the_sphere_have_length_one_and_an_iteration_never_makes_it_worse(
+    seed: int, clusters: int
+) -> None:
+    points, cohesion = directions(60, 3, seed), []
+    for iterations in range(6):
+        found = spherical_kmeans(points, clusters, draws(60, seed), iterations)
+        torch.testing.assert_close(found.centroids.norm(dim=1), torch.ones(clusters))
+        cohesion.append((points * found.centroids[found.assignments]).sum().item())
+    assert all(after >= before - 1e-3 for before, after in pairwise(cohesion))
+
+
+def test_directions_that_are_nearly_alike_are_told_apart() -> None:
+    tilt, corner = blobs(60, 3)
+    nearly = F.normalize(torch.ones(3) + 1e-4 * tilt, dim=1)  # cosines of 1 - 1e-6 and more
+    found = spherical_kmeans(nearly, 3, draws(60, seed=1)).assignments
+    assert len({(int(a), int(b)) for a, b in zip(found, corner, strict=True)}) == 3
+
+
+def test_a_cluster_on_the_sphere_that_no_point_is_nearest_to_stays_where_it_is() -> None:
+    points = F.normalize(torch.cat([torch.ones(9, 2), torch.tensor([[1.0, -1.0]])]), dim=1)
+    found = spherical_kmeans(points, 4, draws(10))
+    assert found.centroids.isfinite().all()
+    assert all(any(torch.allclose(centroid, point) for point in points) for centroid in found.centroids)
+
+
+@pytest.mark.parametrize("clusters", [0, 7])
+def test_fewer_points_than_clusters_are_refused_on_the_sphere_too(clusters: int) -> None:
+    with pytest.raises(ClvrBenchError, match=rf"kmeans: clusters must be from 1 to the 6 points, got {clusters}\."):
+        spherical_kmeans(directions(6, 2), clusters, draws(6))
 
 
 @pytest.mark.parametrize("clusters", [0, 7])

@@ -118,6 +118,16 @@ class MovesAsDeclared(_Counts):
         self.count += 1
 
 
+class LeavesOutWhatItWouldMove(_Counts):
+    """Moves nothing, as an option of it says, though its class moves something by default."""
+
+    moves = ("count",)
+
+    def __init__(self, encoder: Any, data: Any) -> None:
+        super().__init__(encoder, data)
+        self.moves = ()
+
+
 _EVER_OTHER = itertools.count()
 
 
@@ -219,6 +229,20 @@ class HasTwoPhases(Sound):
         return decay_groups(self.head if phase == "head" else self.encoder)
 
 
+class LeavesOutAPhase(Sound):
+    """Has one of its class's two phases, as an option of it says; the other would find nothing to step."""
+
+    phases = (Phase("adversary"), Phase("train"))
+
+    def __init__(self, encoder: Any, data: Any) -> None:
+        super().__init__(encoder, data)
+        self.phases = (Phase("train"),)
+
+    def parameter_groups(self, phase: str) -> list[dict[str, Any]]:
+        assert phase == "train"
+        return super().parameter_groups(phase)
+
+
 class Previews(Sound):
     def preview(self, batch: Any) -> Any:
         return {"upright": batch.views[0], "turned": batch.views[0].rot90(1, dims=(-2, -1))}
@@ -290,7 +314,9 @@ BREACHES = [
 
 
 @pytest.mark.parametrize(
-    "task", [Sound, MovesAsDeclared, DropsOut, HasTwoPhases, Previews], ids=lambda task: task.__name__
+    "task",
+    [Sound, MovesAsDeclared, LeavesOutWhatItWouldMove, DropsOut, HasTwoPhases, LeavesOutAPhase, Previews],
+    ids=lambda task: task.__name__,
 )
 def test_a_sound_task_keeps_every_rule(findings: Check, task: type[PretextTask]) -> None:
     assert failing(findings(Kind.PRETEXT_TASK, task)) == {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clvr_bench.toolbox import ResidualMLP, can_double_to, picture_features, picture_generator
+from clvr_bench.toolbox import ResidualMLP, can_double_to, picture_decoder, picture_features, picture_generator
 
 
 def draw(*shape: int) -> Tensor:
@@ -42,6 +42,18 @@ def test_generated_pictures_are_between_zero_and_one_and_tell_latents_apart() ->
     assert pictures.std(dim=0).max() > 0.01
 
 
+@pytest.mark.parametrize("doublings", [0, 1, 3])
+def test_a_decoder_doubles_maps_as_often_as_told(doublings: int) -> None:
+    torch.manual_seed(0)
+    decoder = picture_decoder(5, 3, doublings, 4)
+    pictures = decoder(draw(2, 5, 3, 3))
+    assert pictures.shape == (2, 3, 3 * 2**doublings, 3 * 2**doublings)
+    assert 0 <= pictures.min() < pictures.max() <= 1
+    first, *doubling = (layer for layer in decoder if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d))
+    assert (first.in_channels, first.out_channels) == (5, 4 * 2**doublings)
+    assert doubling[-1].in_channels == 4
+
+
 def test_the_trunk_sees_pictures_between_minus_one_and_one() -> None:
     trunk, _ = picture_features(3, 8, 2)
     seen: list[Tensor] = []
@@ -67,6 +79,7 @@ def test_every_layer_takes_part() -> None:
     for network, inputs in (
         (picture_features(3, 16, 2)[0], torch.rand(2, 3, 16, 16)),
         (picture_generator(3, 3, 16, 2), draw(2, 3)),
+        (picture_decoder(3, 3, 2, 2), draw(2, 3, 2, 2)),
     ):
         network(inputs).pow(2).sum().backward()
         assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clvr_bench import Batch, ClvrBenchError, DataFacts, Progress, SampleRandom
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
-from clvr_plugins.pretext_tasks.jigsaw import Cut, Jigsaw, distant_permutations, shuffled, standardized
+from clvr_plugins.pretext_tasks.jigsaw import Jigsaw, distant_permutations, standardized
 
 SIZE = 32
 FACTS = DataFacts("image", train_size=8, image_size=SIZE)
@@ -131,13 +131,6 @@ def test_top1_is_the_percentage_of_puzzles_whose_permutation_is_found() -> None:
     assert float(output.logs["puzzle_top1"]) == pytest.approx(100 * (number == 2).float().mean().item())
 
 
-def test_shuffling_puts_the_tile_that_the_order_names_at_each_place() -> None:
-    tiles = torch.arange(18.0).view(2, 9, 1, 1, 1)
-    orders = torch.tensor([[8, 7, 6, 5, 4, 3, 2, 1, 0], [1, 2, 3, 4, 5, 6, 7, 8, 0]])
-    made = shuffled(tiles, orders).flatten(1)
-    assert made.tolist() == [[8, 7, 6, 5, 4, 3, 2, 1, 0], [10, 11, 12, 13, 14, 15, 16, 17, 9]]
-
-
 def test_each_channel_of_each_tile_has_mean_0_and_deviation_1() -> None:
     tiles = standardized(pictures(2, size=9).unflatten(0, (1, 2)) * torch.tensor([0.2, 0.9])[:, None, None, None])
     torch.testing.assert_close(tiles.mean(dim=(-2, -1)), torch.zeros(1, 2, 3), atol=1e-5, rtol=0)
@@ -155,53 +148,6 @@ def test_brightness_and_contrast_of_a_tile_do_not_matter(low: float, scale: floa
     torch.testing.assert_close(standardized(low + scale * tile), standardized(tile), atol=1e-3, rtol=0)
 
 
-def place_in(cell: Tensor, tile: Tensor) -> tuple[int, int]:
-    """Find a tile (C, T, T) in its cell (C, P, P)."""
-    side, spare = tile.shape[-1], cell.shape[-1] - tile.shape[-1] + 1
-    places = itertools.product(range(spare), repeat=2)
-    (found,) = [(y, x) for y, x in places if torch.equal(cell[:, y : y + side, x : x + side], tile)]
-    return found
-
-
-def test_each_tile_is_cut_at_a_place_of_its_own_within_its_cell() -> None:
-    cut, images = Cut(cell=10, tile=7, side=7, gray=0.0, shift=0), pictures(12)
-    tiles = cut(images, batch_of(images).random)
-    assert tiles.shape == (12, 9, 3, 7, 7)
-    starts = (0, 11, 22)  # 32 pixels, three cells of 10
-    places = [
-        place_in(images[sample, :, starts[number // 3] :, starts[number % 3] :][:, :10, :10], tiles[sample, number])
-        for sample in range(12)
-        for number in range(9)
-    ]
-    assert {y for y, _ in places} == {x for _, x in places} == {0, 1, 2, 3}
-    assert len(set(places)) == 16
-
-
-def test_neighbouring_tiles_are_apart_by_a_random_gap() -> None:
-    columns = torch.arange(float(SIZE)).expand(32, 3, SIZE, SIZE) / SIZE
-    tiles = Cut(10, 8, 8, 0.0, 0)(columns, batch_of(columns).random) * SIZE
-    gaps = (tiles[:, 1, 0, 0, 0] - tiles[:, 0, 0, 0, -1] - 1).round().int()
-    assert set(gaps.tolist()) == {1, 2, 3, 4, 5}  # 1 px between cells, up to 2 px in each of them
-
-
-def test_channels_are_shifted_by_at_most_so_many_pixels_and_stay_in_their_cell() -> None:
-    ramp = torch.arange(30.0).expand(40, 3, 30, 30) / 30
-    tiles = Cut(10, 6, 6, 0.0, 2)(ramp, batch_of(ramp).random) * 30
-    left = tiles[..., 0, 0].round()  # (40, 9, 3), the column where each channel begins
-    apart = left.amax(dim=2) - left.amin(dim=2)
-    assert set(apart.unique().tolist()) == {0, 1, 2, 3, 4}
-    within = left - torch.tensor([0.0, 10.0, 20.0]).repeat(3)[:, None]
-    assert within.min() == 0
-    assert within.max() == 4
-
-
-def test_gray_pictures_have_one_color_even_where_channels_of_others_are_shifted() -> None:
-    images = pictures(200, size=30)
-    tiles = Cut(10, 6, 6, 0.3, 2)(images, batch_of(images).random)
-    gray = (tiles == tiles[:, :, :1]).flatten(1).all(dim=1)
-    assert 0.2 < gray.float().mean() < 0.4
-
-
 @pytest.mark.parametrize(
     ("size", "cell", "tile", "shift"),
     [(32, 10, 8, 0), (96, 32, 24, 1), (224, 74, 56, 2), (255, 85, 64, 2), (28, 9, 7, 0)],
@@ -217,13 +163,6 @@ def test_tiles_are_enlarged_to_multiples_of_what_the_encoder_takes(enlarged: flo
     task(batch_of(pictures()))
     encoder: Any = task.encoder
     assert encoder.seen[0].shape == (36, 3, side, side)
-
-
-def test_an_enlarged_tile_shows_the_same() -> None:
-    ramp = torch.linspace(0, 1, 30).expand(2, 3, 30, 30)
-    random = batch_of(ramp).random
-    small, large = Cut(10, 6, 6, 0.0, 0)(ramp, random), Cut(10, 6, 12, 0.0, 0)(ramp, random)
-    torch.testing.assert_close(large.unflatten(-1, (6, 2)).mean(-1)[..., ::2, 1:-1], small[..., 1:-1])
 
 
 def test_puzzles_differ_between_samples_and_epochs_but_not_with_their_batch() -> None:

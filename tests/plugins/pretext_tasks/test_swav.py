@@ -9,32 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightly.loss import SwaVLoss
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from clvr_bench import Batch, ClvrBenchError, DataFacts, Progress, SampleRandom
 from clvr_bench.ops.sinkhorn import sinkhorn
 from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Kind
-from clvr_plugins.pretext_tasks.swav import SwAV, agreement, encode_by_size, swapped_prediction
+from clvr_bench.toolbox import encode_by_size
+from clvr_plugins.pretext_tasks.swav import SwAV, agreement, swapped_prediction
 
 FACTS = DataFacts("image", train_size=64, image_size=8)
 MULTI_CROP = ("global", "global", "local", "local", "local")
 PICTURES = 6
-
-
-class Shapes(nn.Module):
-    """An encoder stand-in that remembers the shapes it was given; a feature is the mean colour."""
-
-    feature_dim = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[int, ...]] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen.append(tuple(images.shape))
-        return images.mean(dim=(2, 3))
 
 
 def naive_swav(scores: Tensor, codes: Sequence[Tensor], sources: Sequence[int], temperature: float) -> float:
@@ -141,13 +128,6 @@ def test_swapped_top1_counts_the_other_views_that_share_the_codes_prototype() ->
     assert agreement(scores, codes, [0]).item() == pytest.approx(100 * 3 / 4)
 
 
-def test_views_of_one_size_pass_the_encoder_in_one_batch_and_stay_in_order() -> None:
-    encoder, batch = Shapes(), multi_crop()
-    features = encode_by_size(encoder, batch.views)
-    assert encoder.seen == [(2 * PICTURES, 3, 8, 8), (3 * PICTURES, 3, 4, 4)]
-    torch.testing.assert_close(features, torch.cat([view.mean(dim=(2, 3)) for view in batch.views]))
-
-
 def test_a_batchs_loss_is_equation_6_of_its_normalized_embeddings(build: Any) -> None:
     task, batch = build(temperature=0.2, epsilon=0.1).eval(), multi_crop()
     embeddings = [F.normalize(task.projector(task.encoder(view)), dim=1) for view in batch.views]
@@ -242,6 +222,7 @@ def test_without_a_queue_nothing_is_kept(build: Any) -> None:
     task = build()
     assert not task(multi_crop()).kept
     assert not [name for name in task.state_dict() if "queue" in name]
+    assert task.moves == ("prototypes",)
 
 
 def test_the_loss_does_not_depend_on_the_order_of_the_pictures(build: Any) -> None:
