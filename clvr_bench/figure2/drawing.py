@@ -276,7 +276,7 @@ class Drawing:
     ) -> None:
         """Draw an entry's marker, and an interval where there is one: upwards and downwards, or across."""
         look = _series(entry)
-        bars = {"xerr" if across else "yerr": error} if error is not None else {}
+        bars: dict[str, Any] = {"xerr" if across else "yerr": error} if error is not None else {}
         axes.errorbar(
             *place, **bars, fmt=look.marker, color=look.color, alpha=OPACITY, markersize=self.sizes.marker,
             elinewidth=0.8, markeredgewidth=1.2 if look.marker == "x" else 0.6, zorder=3,
