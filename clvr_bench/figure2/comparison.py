@@ -156,7 +156,8 @@ def compare(leaderboard: pd.DataFrame | None = None, dataset: str | None = None)
     """
     if leaderboard is None:
         return Comparison(tuple((entry, None) for entry in entries()))
-    rows = [row for row in leaderboard.to_dict("records") if row["top1_mean"] == row["top1_mean"]]
+    judged = leaderboard[leaderboard["top1_mean"].notna()]
+    rows: list[dict[str, Any]] = judged.to_dict("records")  # type: ignore[assignment]  # its columns are named by texts
     if dataset is not None:
         known = sorted({row["dataset"] for row in rows})
         rows = [row for row in rows if row["dataset"] == dataset]
@@ -171,8 +172,9 @@ def compare(leaderboard: pd.DataFrame | None = None, dataset: str | None = None)
     counts = Counter(row["encoder"] for row in rows)
     pairs = tuple((entry, _measured(entry, rows, counts)) for entry in entries())
     first = rows[0]
-    epochs = {int(row["epochs"]) for row in rows if row["epochs"] == row["epochs"] and row["epochs"] is not None}
-    return Comparison(pairs, first["suite"], first["dataset"], max(epochs, default=None), first["evaluation"])
+    epochs = judged["epochs"].dropna()
+    budget = int(epochs.max()) if len(epochs) else None
+    return Comparison(pairs, first["suite"], first["dataset"], budget, first["evaluation"])
 
 
 def _measured(entry: Entry, rows: Sequence[dict[str, Any]], counts: Counter[str]) -> Measured | None:

@@ -146,7 +146,8 @@ class Drawing:
             places: list[Any] = [grid[0, :], grid[1, 0], grid[1, 1]]
             figure.set_size_inches(width, published + below)
         else:
-            places = list(figure.add_gridspec(3, height_ratios=heights))
+            column = figure.add_gridspec(3, height_ratios=heights)
+            places = [column[number] for number in range(3)]
             figure.set_size_inches(width, sum(heights))
         first, second, third = (figure.add_subplot(place) for place in places)
         self.draw_published(first, "As published")
