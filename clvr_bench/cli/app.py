@@ -57,6 +57,13 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
+class FigureSize(StrEnum):
+    """How wide a figure is."""
+
+    ONE_COLUMN = "one-column"
+    TWO_COLUMN = "two-column"
+
+
 class Device(StrEnum):
     """Where to run."""
 
@@ -304,7 +311,8 @@ def pairs(
 ) -> None:
     """Show top-1 by first and second augmentation, from a suite whose augmentations are chains of one and of two."""
     from clvr_bench.cli.finding import warn_of_damage
-    from clvr_bench.cli.pairs import check_format, show_pairs
+    from clvr_bench.cli.pairs import show_pairs
+    from clvr_bench.cli.tables import check_format
     from clvr_bench.pairwise import pair_study
 
     check_format(output)
@@ -312,6 +320,27 @@ def pairs(
         results, suite, pretext_task=pretext_task, encoder=encoder, dataset=dataset, on_damaged=warn_of_damage
     )
     show_pairs(study, output)
+
+
+@app.command()
+def figure2(
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare with the runs of this folder; without it, the published figure alone.", metavar="DIR"
+        ),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Only this suite of that folder.", metavar="S")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.", metavar="D")] = None,
+    size: Annotated[FigureSize, typer.Option(help="How wide, for a page of two columns.")] = FigureSize.TWO_COLUMN,
+    output: Annotated[
+        Path | None, typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Show Figure 2 of arXiv 2210.03163: as published, and beside it the same methods as measured."""
+    from clvr_bench.cli.figure2 import show_figure2
+
+    show_figure2(results, suite, dataset, size.value, output)
 
 
 @app.command()

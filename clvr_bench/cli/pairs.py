@@ -9,24 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clvr_bench.cli.tables import write_output
-from clvr_bench.errors import ClvrBenchError
+from clvr_bench.cli.tables import check_format, write_output
 from clvr_bench.pairwise import COLUMNS, Score, Study, pair_table, shown
 from clvr_bench.tables import NOTHING, csv_text, fits
-
-FORMATS = (".csv", ".pdf", ".png", ".svg")
-"""By the file's suffix."""
-
-
-def check_format(output: Path | None) -> None:
-    """Refuse a file before anything is read.
-
-    Raises:
-        ClvrBenchError: Its suffix says nothing about how to write it.
-    """
-    if output is not None and output.suffix.lower() not in FORMATS:
-        *others, last = FORMATS
-        raise ClvrBenchError(f"--output {output}: expected a name that ends in {', '.join(others)} or {last}.")
 
 
 def show_pairs(study: Study, output: Path | None = None) -> None:

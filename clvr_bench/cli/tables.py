@@ -16,6 +16,8 @@ from clvr_bench.groups import ARROW, label, transferred_to
 from clvr_bench.records import EvaluationRecord, Run, load_runs
 
 PROBLEM = 1
+FORMATS = (".csv", ".pdf", ".png", ".svg")
+"""What a table with a picture is written as, by the file's suffix."""
 
 
 def show_leaderboard(results: Path, suite: str | None, format_name: str, output: Path | None) -> None:
@@ -33,6 +35,17 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
         sys.stdout.write(text)
         return
     write_output(output, text.encode())
+
+
+def check_format(output: Path | None) -> None:
+    """Refuse a file before anything is read.
+
+    Raises:
+        ClvrBenchError: Its suffix says nothing about how to write it.
+    """
+    if output is not None and output.suffix.lower() not in FORMATS:
+        *others, last = FORMATS
+        raise ClvrBenchError(f"--output {output}: expected a name that ends in {', '.join(others)} or {last}.")
 
 
 def write_output(output: Path, content: bytes) -> None:

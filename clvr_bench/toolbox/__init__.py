@@ -14,6 +14,7 @@ from clvr_bench.toolbox.classifier import zero_classifier as zero_classifier
 from clvr_bench.toolbox.cross_views import cross_view_entropy as cross_view_entropy
 from clvr_bench.toolbox.few_labels import labelled_subset as labelled_subset
 from clvr_bench.toolbox.few_labels import stratified_folds as stratified_folds
+from clvr_bench.toolbox.few_labels import training_part as training_part
 from clvr_bench.toolbox.generative import ResidualMLP as ResidualMLP
 from clvr_bench.toolbox.generative import can_double_to as can_double_to
 from clvr_bench.toolbox.generative import picture_decoder as picture_decoder
@@ -133,6 +134,7 @@ __all__ = [
     "strongest_best",
     "tiled",
     "train_classifier",
+    "training_part",
     "view_similarities",
     "zero_classifier",
 ]

@@ -1,12 +1,18 @@
-"""Which samples have a label where only few may: stratified subsets, and folds within them."""
+"""Parts of the samples, of every class alike: which have a label where only few may, folds, a smaller training set."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from clvr_bench.contracts.dataset import Split
 from clvr_bench.data import stratified
 from clvr_bench.draws import key_of
+from clvr_bench.errors import ClvrBenchError
+
+AnySplit = TypeVar("AnySplit", bound=Split)
 
 
 def labelled_subset(labels: Tensor, fraction: float, *, seed: int, draw: int = 0) -> Tensor:
@@ -38,3 +44,22 @@ def stratified_folds(labels: Tensor, folds: int) -> Tensor:
     """
     order = labels.argsort(stable=True)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(labels), device=labels.device) % folds)
+
+
+def training_part(split: AnySplit, size: int, *, option: str) -> AnySplit:
+    """Return a training set of fewer samples: the same for every run, and a smaller one is part of a larger one.
+
+    Args:
+        split: N samples with labels.
+        size: How many to keep, the same share of every class, rounded, at least one of each; all where 0.
+        option: What set the size, for messages, such as ``"dataset cifar10: train_size"``.
+
+    Raises:
+        ClvrBenchError: The size is negative or above N.
+    """
+    if not 0 <= size <= len(split):
+        raise ClvrBenchError(f"{option} must be from 1 to {len(split)}, or 0 for all of them, got {size}.")
+    if size in (0, len(split)):
+        return split
+    part: AnySplit = split.subset(labelled_subset(split.labels, size / len(split), seed=0))  # type: ignore[assignment]  # its own kind
+    return part

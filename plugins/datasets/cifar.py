@@ -16,7 +16,7 @@ from numpy.exceptions import VisibleDeprecationWarning
 from torchvision import datasets  # type: ignore[import-untyped]  # it ships no types
 
 from clvr_bench import ClvrBenchError, Dataset, Register, ResidentSplit, hookimpl
-from clvr_bench.toolbox import Archive
+from clvr_bench.toolbox import Archive, training_part
 
 _SOURCE = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
 
@@ -46,9 +46,11 @@ class Cifar10(Dataset):
 
     Args:
         root: The folder that holds ``cifar-10-batches-py``.
+        train_size: Training pictures to keep, the same share of every class; all 50,000 where 0.
 
     Raises:
-        ClvrBenchError: There is no root, or a file is missing, cannot be read or has another checksum.
+        ClvrBenchError: There is no root, a file is missing, cannot be read or has another checksum, or ``train_size``
+            is out of its range.
     """
 
     title = "CIFAR-10"
@@ -56,7 +58,8 @@ class Cifar10(Dataset):
     _name: ClassVar[str] = "cifar10"
     _reader: ClassVar[Any] = datasets.CIFAR10
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, train_size: int = 0) -> None:
+        self._train_size = train_size
         self._archive = Archive.of_torchvision(self._name, self._reader)
         self._root = self._archive.checked(root)
         self.class_names = self._names(self._reader.meta["key"])
@@ -72,8 +75,9 @@ class Cifar10(Dataset):
 
     @cached_property
     def train(self) -> ResidentSplit:
-        """The 50,000 training pictures."""
-        return self._split(train=True)
+        """The 50,000 training pictures, or ``train_size`` of them."""
+        option = f"dataset {self._name}: train_size"
+        return training_part(self._split(train=True), self._train_size, option=option)
 
     @cached_property
     def test(self) -> ResidentSplit:
@@ -102,17 +106,19 @@ class Cifar100(Cifar10):
 
     Args:
         root: The folder that holds ``cifar-100-python``.
+        train_size: Training pictures to keep, the same share of every class; all 50,000 where 0.
 
     Raises:
-        ClvrBenchError: There is no root, or a file is missing, cannot be read or has another checksum.
+        ClvrBenchError: There is no root, a file is missing, cannot be read or has another checksum, or ``train_size``
+            is out of its range.
     """
 
     title = "CIFAR-100"
     _name = "cifar100"
     _reader = datasets.CIFAR100
 
-    def __init__(self, root: Path | None) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path | None, *, train_size: int = 0) -> None:
+        super().__init__(root, train_size=train_size)
         self.coarse_names = self._names("coarse_label_names")
         self.coarse = self._coarse_of_fine()
 

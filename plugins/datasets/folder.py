@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from clvr_bench import ClvrBenchError, Dataset, Register, hookimpl
-from clvr_bench.toolbox import PictureFiles
+from clvr_bench.toolbox import PictureFiles, training_part
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_FOLDERS = ("test", "val")
@@ -41,20 +41,30 @@ class ClassFolders(Dataset):
             Pictures whose shorter side is longer are shrunk to it.
         title: What tables call the data set; the folder's name where empty.
         unreadable: The largest share of each split's files, from 0 to 1, that may be undecodable; they are left out.
+        train_size: Training pictures to keep, the same share of every class; all where 0.
 
     Raises:
         ClvrBenchError: The folder is missing, has no classes or only one, no test split, other classes in test than
-            in train, a class without pictures, or pictures of several sizes without ``image_size``.
+            in train, a class without pictures, fewer training pictures than ``train_size``, or pictures of several
+            sizes without ``image_size``.
     """
 
-    def __init__(self, root: Path | None, *, image_size: int = 0, title: str = "", unreadable: float = 0.01) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        image_size: int = 0,
+        title: str = "",
+        unreadable: float = 0.01,
+        train_size: int = 0,
+    ) -> None:
         if root is None:
             raise ClvrBenchError("dataset folder: it needs a folder of pictures. Name it with --data-root DIR.")
         if not root.is_dir():
             raise ClvrBenchError(f"dataset folder: {root} is no folder. {LAYOUT}.")
         _require_options(image_size, unreadable)
         self.title = title or root.resolve().name
-        self._root, self._limit, self._unreadable = root, image_size, unreadable
+        self._root, self._limit, self._unreadable, self._train_size = root, image_size, unreadable, train_size
         train, test = _split_folder(root, ("train",)), _split_folder(root, TEST_FOLDERS)
         self._train, self._test = _classes(train), _classes(test)
         self.class_names = tuple(self._train)
@@ -65,8 +75,8 @@ class ClassFolders(Dataset):
 
     @cached_property
     def train(self) -> PictureFiles:
-        """The pictures under ``train``."""
-        return self._labelled(self._train)
+        """The pictures under ``train``, or ``train_size`` of them."""
+        return training_part(self._labelled(self._train), self._train_size, option="dataset folder: train_size")
 
     @cached_property
     def test(self) -> PictureFiles:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from clvr_bench.toolbox import labelled_subset, stratified_folds
+from clvr_bench import ClvrBenchError, ResidentSplit
+from clvr_bench.toolbox import labelled_subset, stratified_folds, training_part
 
 LABELS = torch.tensor([0] * 100 + [1] * 40 + [2] * 3 + [-1] * 7)
 
@@ -53,3 +55,36 @@ def test_folds_hold_equal_shares_of_each_class_and_leave_some_of_each() -> None:
         shares = folds[labels == number].bincount(minlength=5)
         assert shares.max() - shares.min() <= 1
         assert (shares < (labels == number).sum()).all()
+
+
+def numbered(labels: torch.Tensor) -> ResidentSplit:
+    """Return a split whose pictures are one pixel each: their own numbers."""
+    return ResidentSplit(torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+def members(split: ResidentSplit) -> list[int]:
+    return split.images(torch.arange(len(split))).pixels.flatten().tolist()
+
+
+def test_a_training_part_has_the_same_share_of_every_class() -> None:
+    part = training_part(numbered(torch.arange(200) % 4), 40, option="x")
+    assert torch.bincount(part.labels).tolist() == [10] * 4
+    assert (torch.tensor(members(part)) % 4).tolist() == part.labels.tolist()
+
+
+def test_a_smaller_training_part_is_part_of_a_larger_one() -> None:
+    split = numbered(torch.arange(200) % 4)
+    small, large = (set(members(training_part(split, size, option="x"))) for size in (20, 80))
+    assert small < large
+
+
+@pytest.mark.parametrize("size", [0, 200])
+def test_the_whole_training_set_is_itself(size: int) -> None:
+    split = numbered(torch.arange(200) % 4)
+    assert training_part(split, size, option="x") is split
+
+
+@pytest.mark.parametrize("size", [-1, 201])
+def test_a_training_part_that_cannot_be_is_refused(size: int) -> None:
+    with pytest.raises(ClvrBenchError, match=rf"^dataset x: train_size must be from 1 to 200, or 0 .*, got {size}\.$"):
+        training_part(numbered(torch.arange(200) % 4), size, option="dataset x: train_size")

@@ -174,3 +174,17 @@ def test_it_can_be_prepared_for_a_sweep(root10: Path) -> None:
     data = prepare("cifar10", Cifar10(root10), torch.device("cpu"))
     assert (data.title, data.num_classes) == ("CIFAR-10", 10)
     assert (len(data.train), len(data.val), len(data.test), data.unlabelled) == (90, 10, 20, None)
+
+
+def test_a_part_of_the_training_pictures_can_be_kept_and_test_stays(root10: Path, root100: Path) -> None:
+    for dataset, root in ((Cifar10, root10), (Cifar100, root100)):
+        whole, part = dataset(root), dataset(root, train_size=50)
+        kept, everything = pixels_of(part.train), pixels_of(whole.train)
+        assert 0 < len(kept) < len(everything)
+        assert all((everything == picture).flatten(1).all(1).any() for picture in kept)
+        assert torch.equal(pixels_of(part.test), pixels_of(whole.test))
+
+
+def test_more_training_pictures_than_there_are_are_refused(root10: Path) -> None:
+    with pytest.raises(ClvrBenchError, match=r"^dataset cifar10: train_size must be from 1 to 100, .* got 101\.$"):
+        _ = Cifar10(root10, train_size=101).train

@@ -406,3 +406,14 @@ def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
             for file in ("0.png", ".checkpoints/0-copy.png"):
                 Image.new("RGB", (4, 4)).save(tmp_path / split / name / file)
     assert len(ClassFolders(tmp_path).train) == 2
+
+
+def test_a_part_of_the_training_pictures_can_be_kept_and_test_stays(root: Path) -> None:
+    part = ClassFolders(root, train_size=2)
+    assert part.train.labels.tolist() == [0, 1]
+    assert set(part.train.paths) < set(ClassFolders(root).train.paths)
+    assert len(part.test) == 2
+
+
+def test_more_training_pictures_than_there_are_are_refused(root: Path) -> None:
+    refused(root, "train_size must be from 1 to 4, or 0 for all of them, got 5", train_size=5)

@@ -1,0 +1,70 @@
+"""Where labels of points can stand without touching one another. Knows boxes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, in any unit: left and lower edge, width and height."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether both share more than an edge."""
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.bottom < other.bottom + other.height
+            and other.bottom < self.bottom + self.height
+        )
+
+    def inside(self, other: Box) -> bool:
+        """Whether this lies in the other."""
+        return (
+            self.left >= other.left
+            and self.bottom >= other.bottom
+            and self.left + self.width <= other.left + other.width
+            and self.bottom + self.height <= other.bottom + other.height
+        )
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], frame: Box, gap: float
+) -> list[Box]:
+    """Place a label at each point: right of it where that is free, else around it, else ever farther away.
+
+    Args:
+        points: The points.
+        sizes: Width and height of each point's label.
+        frame: What labels stay in, wherever there is room.
+        gap: From the middle of a point to its label; points themselves are as large.
+
+    Returns:
+        A box for each label. None overlaps another or a point, unless no place near is free.
+    """
+    marks = [Box(x - gap, y - gap, 2 * gap, 2 * gap) for x, y in points]
+    placed: dict[int, Box] = {}
+    for number in sorted(range(len(points)), key=lambda i: (-points[i][1], points[i][0])):
+        found = _first_free(points[number], sizes[number], frame, gap, [*marks, *placed.values()])
+        placed[number] = found
+    return [placed[number] for number in range(len(points))]
+
+
+def _first_free(
+    point: tuple[float, float], size: tuple[float, float], frame: Box, gap: float, taken: Sequence[Box]
+) -> Box:
+    (x, y), (width, height) = point, size
+    candidates = [
+        Box(left, y + shift * height - height / 2, width, height)
+        for distance in range(12)
+        for shift in ((0.0,) if distance == 0 else (distance / 2, -distance / 2))
+        for left in (x + gap, x - gap - width, x - width / 2)
+    ]
+    free = [box for box in candidates if box.inside(frame) and not any(box.overlaps(other) for other in taken)]
+    return free[0] if free else candidates[0]

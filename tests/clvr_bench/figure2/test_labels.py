@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clvr_bench.figure2.labels import Box, place_labels
+
+FRAME = Box(0, 0, 400, 300)
+
+
+def test_a_lone_label_stands_right_of_its_point() -> None:
+    assert place_labels([(100, 100)], [(40, 10)], FRAME, 5) == [Box(105, 95, 40, 10)]
+
+
+def test_at_the_right_edge_it_stands_left_of_it() -> None:
+    assert place_labels([(390, 100)], [(40, 10)], FRAME, 5) == [Box(345, 95, 40, 10)]
+
+
+def test_boxes_that_share_an_edge_do_not_overlap() -> None:
+    assert not Box(0, 0, 10, 10).overlaps(Box(10, 0, 10, 10))
+    assert Box(0, 0, 10, 10).overlaps(Box(9, 9, 10, 10))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(60, 340), st.floats(60, 240)), min_size=2, max_size=8))
+def test_labels_keep_clear_of_one_another_and_of_all_points(points: list[tuple[float, float]]) -> None:
+    boxes = place_labels(points, [(40, 8)] * len(points), FRAME, 3)
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+    marks = [Box(x - 3, y - 3, 6, 6) for x, y in points]
+    assert not any(box.overlaps(mark) for box in boxes for mark in marks)
+    assert all(box.inside(FRAME) for box in boxes)
