@@ -58,9 +58,16 @@ def _cells(row: pd.Series[object]) -> dict[str, str]:
         "k-NN %": f"{row['knn_top1_mean']:.1f}",
         "labels": str(row["uses_labels"]),
         "epochs": "-" if pd.isna(row["epochs"]) else str(row["epochs"]),
-        "pictures encoded": f"{row['encoder_passes']:,}",
+        "encoder passes": f"{row['encoder_passes']:,}",
         "seconds": f"{row['seconds_mean']:.0f}",
+        "trials": _trials(str(row["options_source"])) or "-",
     }
+
+
+def _trials(options_source: str) -> str:
+    """Return in how many trials a row's options were found, such as ``2 + 8`` where another task's went before."""
+    found = re.search(r"\((\d+) trials?(?:, after (\d+))?", options_source)
+    return " + ".join(filter(None, found.groups())) if found else ""
 
 
 def write_pairs(suite: Path) -> None:

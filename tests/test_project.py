@@ -203,6 +203,22 @@ def test_the_pages_of_the_tasks_are_those_of_plugins_and_records() -> None:
     assert written == script("tasks").pages(), "run 'make tables'"
 
 
+def test_pages_leave_out_what_was_not_seen_in_print() -> None:
+    page = (ROOT / "docs" / "tasks" / "nnclr.md").read_text()
+    assert "2 not seen in print" in page
+    assert not any(figure in page for figure in ("75.6", "75.4"))
+
+
+def test_a_pretext_task_without_a_kind_is_named_with_what_to_add() -> None:
+    with pytest.raises(LookupError, match="Add 'simclr_v9' to KINDS, under one of: Contrastive, Distilling"):
+        script("tasks").kind_of("simclr_v9")
+
+
+def test_a_pretext_task_has_one_kind() -> None:
+    names = [name for names in script("tasks").KINDS.values() for name in names]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleType) -> None:
     for document in documents_tables.DOCUMENTS:
         text = document.read_text()

@@ -26,8 +26,11 @@ def published(table: str) -> DataFrame:
 
     Returns:
         One row a result. Common to all: ``method`` (as its authors call it), ``pretext_task`` (the registered name;
-        empty where there is none), ``top1`` and ``top5`` in percent, ``source`` (where the figure was read) and
-        ``verified`` (whether it was seen in print). ``params_m`` are millions of the encoder's parameters.
+        empty where there is none), ``top1`` and ``top5`` in percent, ``source`` (the place to cite), ``read_in`` (who
+        else prints it, the version of a file, and where to find what ``source`` lacks) and ``verified``: whether the
+        accuracy that the row is about, and its epochs where it has any, were seen in print. Leave the other rows out
+        of tables and charts, or check them first. ``params_m`` are millions of the encoder's parameters. ``kind`` has
+        no word for ``Barlow Twins`` and ``VICReg``, which stand under ``"contrastive"`` and have no negatives.
 
     Raises:
         ClvrBenchError: There is no such table.
@@ -36,7 +39,7 @@ def published(table: str) -> DataFrame:
 
     if table not in published_tables():
         raise ClvrBenchError(f"published: no table '{table}'. There are: {', '.join(published_tables())}.")
-    texts = ["method", "pretext_task", "variant", "encoder", "backbone", "kind", "arxiv", "source"]
+    texts = ["method", "pretext_task", "variant", "encoder", "backbone", "kind", "arxiv", "source", "read_in"]
     frame = pd.read_csv(_FOLDER / f"{table}.csv", dtype=dict.fromkeys(texts, "str"))
     present = [name for name in texts if name in frame]
     frame[present] = frame[present].fillna("")

@@ -56,7 +56,7 @@ class BigBiGAN(PretextTask):
         data: Its ``image_size`` must be 4 to 7 pixels times a power of two; its ``channels`` are generated.
         latent_dim: The length of a latent (BigGAN: 120 at 128 pixels).
         width: Channels of generator and F at full resolution; they double with each halving (64 in Miyato et al. 2018).
-        hidden_dim: Of the perceptrons H, J and the encoder's head (2048).
+        hidden_dim: Width of the perceptrons H, J and the encoder's head.
         stochastic: Whether a latent is drawn from E(z | x), or is a function of the picture ("deterministic E" of
             section 3.1).
         discriminator_steps: Steps of the discriminator before each one of encoder and generator (BigGAN: 2).

@@ -54,7 +54,7 @@ class CMC(PretextTask):
     Args:
         encoder: Of one channel; maps L to features (B, D). The encoder of ab is its sibling.
         data: Its ``train_size`` is N, the size of the banks.
-        projection_dim: P, the length of an embedding (128).
+        projection_dim: P, the length of an embedding (authors' code: 128).
         negatives: k, drawn from the bank for each picture (authors' code: 4096).
         temperature: tau of equation 3 (authors' code: 0.07; 0.1 on STL-10).
         bank_momentum: The share of a picture's old vector that a visit keeps, in [0, 1) (authors' code: 0.5).

@@ -57,7 +57,7 @@ class MAE(PretextTask):
         norm_pix: Whether pixels are predicted less their patch's mean, over its standard deviation (table 1d: better).
         decoder_dim: Length of the decoder's tokens, a multiple of 4 and of its heads (table 1b: 512).
         decoder_depth: Its transformer blocks (table 1a: 8).
-        decoder_heads: Attention heads of each.
+        decoder_heads: Attention heads of each of these blocks (authors' code: 16).
     """
 
     views = 1

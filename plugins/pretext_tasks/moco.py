@@ -119,7 +119,10 @@ class MoCoV1(PretextTask):
 class MoCoV2(MoCoV1):
     """MoCo v2 (Chen et al. 2020): version 1 with an MLP head, a higher temperature, more augmentation and a cosine.
 
-    Its arguments are version 1's; of the temperatures that section 3 compares, 0.2 is best.
+    Its arguments are version 1's.
+
+    Args:
+        temperature: tau; of those that section 3 compares, 0.2 is best.
     """
 
     name = "moco_v2"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import clvr_bench
@@ -14,8 +16,15 @@ def test_names_are_registered_ones_and_figures_have_a_source(table: str) -> None
     registered = {entry.name for entry in load_plugins().registry.entries(Kind.PRETEXT_TASK)}
     assert set(frame["pretext_task"]) - registered == {""}
     assert frame["top1"].dropna().between(0, 100).all()
-    assert frame["source"].str.len().min() > 5
     assert frame["verified"].dtype == bool
+
+
+@pytest.mark.parametrize("table", published_tables())
+def test_a_source_is_one_short_citation(table: str) -> None:
+    paper, file = r"[^,;]+, [A-Za-z]+ [\d.]+(, [^;]+)?", r"github\.com/[\w.-]+/[\w.-]+, [\w./]+"
+    for source in set(clvr_bench.published(table)["source"]):
+        assert len(source) < 60, source
+        assert re.fullmatch(f"{paper}|{file}", source), source
 
 
 def test_the_23_entries_of_figure_2_are_among_those_on_imagenet() -> None:
