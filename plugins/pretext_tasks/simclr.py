@@ -112,7 +112,7 @@ class SimCLRV2(PretextTask):
     recipe = Recipe(  # section 3.1: 0.1 times the square root of the batch, 5% of the epochs warm up
         optimizer="lars", learning_rate=6.4, reference_batch=4096, scaling="sqrt", weight_decay=1e-4, warmup=0.05
     )
-    moves = ("target", "queue")
+    moves: tuple[str, ...] = ("target", "queue")
     check_options: ClassVar[Mapping[str, object]] = {"queue_size": 40}
 
     def __init__(

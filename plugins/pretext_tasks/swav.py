@@ -67,7 +67,7 @@ class SwAV(PretextTask):
     default_augmentation = "multicrop"
     # 4.8 at 4,096 pictures, 10 of 800 epochs warm up; at 256 the paper takes 0.6, without warm-up
     recipe = Recipe(optimizer="lars", learning_rate=4.8, reference_batch=4096, weight_decay=1e-6, warmup=0.0125)
-    moves = ("prototypes", "queues")
+    moves: tuple[str, ...] = ("prototypes", "queues")
     check_options: ClassVar[Mapping[str, Any]] = {
         "prototypes": 12,
         "queue_size": 32,
