@@ -25,8 +25,8 @@ from clvr_bench import (
     hookimpl,
 )
 from clvr_bench.toolbox import TileCut, linear_head, mlp, shuffled
-from clvr_bench.toolbox.puzzles import TILE, TILES
 
+TILES = 9  # that TileCut makes of a picture
 LEAST_DEVIATION = 1 / 255  # a tile of less contrast than one gray level is not blown up to noise
 
 
@@ -89,7 +89,7 @@ class Jigsaw(PretextTask):
         data: DataFacts,
         *,
         permutations: int = 1000,
-        tile: float = TILE,
+        tile: float = 64 / 85,
         gray: float = 0.3,
         color_shift: float = 2 / 255,
         enlarged: float = 1.0,

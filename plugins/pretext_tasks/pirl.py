@@ -13,6 +13,7 @@ from clvr_bench import (
     Batch,
     ClvrBenchError,
     DataFacts,
+    Draws,
     Encoder,
     PretextTask,
     Progress,
@@ -22,7 +23,6 @@ from clvr_bench import (
     StepOutput,
     hookimpl,
 )
-from clvr_bench.draws import Draws
 from clvr_bench.ops.geometry import turn_quarters
 from clvr_bench.toolbox import JigsawBranch, MemoryBank, TileCut, check_contrast, linear_head
 

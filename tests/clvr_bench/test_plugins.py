@@ -182,7 +182,7 @@ def test_an_unknown_name_gets_near_matches_choices_and_broken_plugins(tmp_path: 
         plugins.registry.get(Kind.PRETEXT_TASK, "simlcr", "suite.toml")
     message = str(caught.value)
     assert message.startswith(
-        "suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: bigbigan, byol, cmc,"
+        "suite.toml: unknown pretext task 'simlcr'. Did you mean 'simclr'? Available: amdim, barlow_twins, bigbigan,"
     )
     assert "Plugins that did not load: 'broken' (ModuleNotFoundError" in message
 

@@ -208,7 +208,7 @@ def test_the_preview_is_the_patches_and_what_the_encoder_sees_of_them_drawn_apar
 
 @pytest.mark.parametrize("options", [{"rows": 0}, {"skipped_rows": -1}, {"rows": 4, "skipped_rows": 2}])
 def test_rows_beyond_the_grid_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ClvrBenchError, match=r"cpc_v2: rows and skipped_rows must leave one of 6 rows .* are 1 and 2"):
+    with pytest.raises(ClvrBenchError, match=r"cpc_v2: rows and skipped_rows must leave one of 6 rows .*: 1 and 2"):
         cpc(**options)
 
 
