@@ -11,7 +11,7 @@ quickstart: install  ## set up, run the built-in suite, show the leaderboard
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: install  ## pretrain each task that about a minute is enough for, and see that it learns; check the largest encoder: 20 to 25 minutes
+test-slow: install  ## pretrain each task that a few minutes are enough for, and see that it learns; check the largest encoders: an hour or more
 	$(BIN)/python -m pytest -m slow
 
 check: install  ## formatting, lint, types, tests
