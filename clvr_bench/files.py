@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -36,6 +37,20 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         _remove_quietly(partial)
         raise CannotWrite(path, error) from error
+
+
+def try_writing(folder: Path) -> None:
+    """Make a folder and write a file into it that is gone again afterwards; other processes may do so meanwhile.
+
+    Raises:
+        CannotWrite: The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable.") as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise CannotWrite(folder, error) from error
 
 
 def _remove_quietly(path: Path) -> None:

@@ -15,7 +15,7 @@ from clvr_bench.contracts.values import EncoderFacts
 from clvr_bench.data import Access, Data, load
 from clvr_bench.errors import CannotWrite, ClvrBenchError, DamagedFile
 from clvr_bench.evaluating import missing_evaluations
-from clvr_bench.files import write_atomically
+from clvr_bench.files import try_writing
 from clvr_bench.optimization import check_optimizer
 from clvr_bench.records import CHECKPOINT, WEIGHTS, EvaluationRecord, PretrainingRecord, Run
 
@@ -58,12 +58,9 @@ def require_writable(folder: Path) -> None:
         ClvrBenchError: It cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except (OSError, CannotWrite) as error:
-        reason = error.reason if isinstance(error, CannotWrite) else error.strerror
-        raise ClvrBenchError(f"--results: cannot write to {folder} ({reason}). Name another folder.") from None
+        try_writing(folder)
+    except CannotWrite as error:
+        raise ClvrBenchError(f"--results: cannot write to {folder} ({error.reason}). Name another folder.") from None
 
 
 def place(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from clvr_bench.errors import CannotWrite, ClvrBenchError
-from clvr_bench.files import write_atomically
+from clvr_bench.files import try_writing
 
 MOST_WORKERS = 32  # by default; more processes than this wait for the disk, and for the one that trains
 _ASSUMED_MEMORY = 8 << 30  # where the system does not say
@@ -73,8 +73,7 @@ class Access:
         """
         folder = self.cache or default_cache()
         try:
-            write_atomically(folder / ".writable", b"")
-            (folder / ".writable").unlink(missing_ok=True)
+            try_writing(folder)
         except CannotWrite as error:
             raise ClvrBenchError(
                 f"--cache: cannot write to {folder} ({error.reason}), where decoded pictures are kept. "

@@ -4,13 +4,14 @@ import errno
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
 from clvr_bench.errors import CannotWrite
-from clvr_bench.files import lock, set_aside, write_atomically
+from clvr_bench.files import lock, set_aside, try_writing, write_atomically
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_part_of_the_new(
@@ -33,6 +34,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotWrite, match="file/below: cannot be written"):
         write_atomically(tmp_path / "file" / "below", b"")
+
+
+def test_many_may_try_to_write_into_a_folder_at_once_and_leave_nothing_there(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "below"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(try_writing, [folder] * 400))  # one file for all would be gone for some
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWrite, match=r"file/below: cannot be written \(Not a directory\)"):
+        try_writing(tmp_path / "file" / "below")
 
 
 def test_what_is_set_aside_is_kept_under_names_of_its_own(tmp_path: Path) -> None:
