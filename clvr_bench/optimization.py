@@ -13,6 +13,7 @@ from clvr_bench.contracts.recipe import Recipe
 from clvr_bench.errors import ClvrBenchError, unknown
 
 _FUSED = frozenset({"sgd", "momentum", "adam", "adamw"})  # torch's own, which have a fused kernel
+_LAYERWISE = frozenset({"lars", "larc", "nlars", "nlarc"})  # those with a trust coefficient
 
 
 def check_optimizer(recipe: Recipe, where: str) -> None:
@@ -36,12 +37,14 @@ def build_optimizer(groups: list[dict[str, Any]], recipe: Recipe, batch_size: in
 
     Args:
         groups: Parameter groups; one without its own weight decay takes the recipe's.
-        recipe: Optimizer, rate, momentum or betas, and decay.
+        recipe: Optimizer, rate, momentum, betas or trust coefficient, and decay.
         batch_size: Samples a step, which the rate grows with.
     """
     special: dict[str, Any] = {"fused": True} if recipe.optimizer in _FUSED else {}
     if recipe.betas is not None:
         special["betas"] = tuple(map(float, recipe.betas))  # timm drops them for optimizers that have none
+    if recipe.trust_coefficient is not None and recipe.optimizer in _LAYERWISE:
+        special["trust_coeff"] = recipe.trust_coefficient
     optimizer: Optimizer = create_optimizer_v2(
         groups,
         recipe.optimizer,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,24 @@ def test_a_constant_schedule_stays_at_its_peak() -> None:
 def test_betas_reach_optimizers_that_have_them(recipe: Recipe, betas: tuple[float, float] | None) -> None:
     optimizer = build_optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}], recipe, batch_size=256)
     assert optimizer.param_groups[0].get("betas") == betas
+
+
+@pytest.mark.parametrize(
+    ("recipe", "moved"),
+    [
+        (Recipe(optimizer="lars", trust_coefficient=0.02), 0.02 * 0.5),  # rate times the part of its norm
+        (Recipe(optimizer="lars"), 0.001 * 0.5),
+        (Recipe(optimizer="larc", trust_coefficient=0.02), 0.02),  # the part itself, where the rate allows it
+        (Recipe(optimizer="larc", trust_coefficient=20.0), 0.5 * 0.1),  # clipped: the rate times the gradient
+        (Recipe(optimizer="momentum", trust_coefficient=20.0), 0.5 * 0.1),
+    ],
+)
+def test_a_trust_coefficient_bounds_the_steps_of_lars(recipe: Recipe, moved: float) -> None:
+    recipe = replace(recipe, learning_rate=0.5, scaling="none", weight_decay=1e-12, momentum=0.0)
+    weight = torch.nn.Parameter(torch.tensor([[0.6, 0.8]]))  # of length 1
+    weight.grad = torch.tensor([[0.0, 0.1]])
+    build_optimizer([{"params": [weight]}], recipe, batch_size=256).step()
+    assert weight.tolist() == [pytest.approx([0.6, 0.8 - moved])]
 
 
 def test_biases_and_norms_do_not_decay(start: Callable[..., Pretraining]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +228,18 @@ def test_impossible_betas_are_refused(plugins: Plugins, betas: str) -> None:
         combine(plugins, f"simclr.recipe.betas={betas}")
 
 
-def test_a_recipe_without_betas_keeps_the_identity_of_older_records(plugins: Plugins) -> None:
-    (plain,), (told,) = combine(plugins), combine(plugins, "simclr.recipe.betas=[0.9, 0.95]")
-    assert "betas" not in plain.identity("f", "fp32")["recipe"]
-    assert told.identity("f", "fp32")["recipe"]["betas"] == (0.9, 0.95)
+def test_a_trust_coefficient_that_is_not_positive_is_refused(plugins: Plugins) -> None:
+    with pytest.raises(ClvrBenchError, match=r"recipe: trust_coefficient must be positive, got 0\.0\."):
+        combine(plugins, "simclr.recipe.trust_coefficient=0.0")
+
+
+@pytest.mark.parametrize(("field", "value"), [("betas", (0.9, 0.95)), ("trust_coefficient", 0.02)])
+def test_a_recipe_that_leaves_a_field_unset_keeps_the_identity_of_older_records(
+    plugins: Plugins, field: str, value: object
+) -> None:
+    (plain,), (told,) = combine(plugins), combine(plugins, f"simclr.recipe.{field}={json.dumps(value)}")
+    assert field not in plain.identity("f", "fp32")["recipe"]
+    assert told.identity("f", "fp32")["recipe"][field] == value
 
 
 def test_what_changes_a_score_changes_the_identity(plugins: Plugins) -> None:
