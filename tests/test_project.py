@@ -36,6 +36,7 @@ WITHOUT_TORCH = (
     "inventory",
     "standings",
     "tables",
+    "typesetting",
     "pairwise",
     "heatmaps",
     "figure2.comparison",

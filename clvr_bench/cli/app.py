@@ -55,6 +55,8 @@ class TableFormat(StrEnum):
     CSV = "csv"
     MARKDOWN = "markdown"
     JSON = "json"
+    LATEX = "latex"
+    HTML = "html"
 
 
 class FigureSize(StrEnum):
@@ -334,7 +336,8 @@ def figure2(
     dataset: Annotated[str | None, typer.Option(help="Only this data set.", metavar="D")] = None,
     size: Annotated[FigureSize, typer.Option(help="How wide, for a page of two columns.")] = FigureSize.TWO_COLUMN,
     output: Annotated[
-        Path | None, typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv).", metavar="FILE")
+        Path | None,
+        typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv, .html, .tex).", metavar="FILE"),
     ] = None,
 ) -> None:
     """Show Figure 2 of arXiv 2210.03163: as published, and beside it the same methods as measured."""
