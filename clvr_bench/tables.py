@@ -35,6 +35,8 @@ NOTHING = "-"
 LATEX_WIDTH, HTML_WIDTH = 80, 200
 """Characters of a row, the space between columns among them, for a page of paper and a screen."""
 COLUMN_SPACE = 2
+NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset")
+"""Columns that say what a row is of."""
 BOLD = "Bold: the best top-1 of ranked rows."
 SAID_BELOW = ("labels", "status")
 """Columns that are notes in a sheet, where there is anything to say."""
@@ -54,7 +56,7 @@ def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word th
     renderers: dict[str, Callable[[pd.DataFrame], str]] = {
         "csv": csv_text,
         "html": lambda frame: html_text(sheet(frame, HTML_WIDTH)),
-        "json": _json,
+        "json": json_text,
         "latex": lambda frame: latex_text(sheet(frame, LATEX_WIDTH)),
         "markdown": _markdown,
     }
@@ -137,8 +139,15 @@ def _fixed(value: float, decimals: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def _json(frame: pd.DataFrame) -> str:
-    rows = [{column: _json_value(value, _decimals(column)) for column, value in row.items()} for row in _rows(frame)]
+def json_text(frame: pd.DataFrame, columns: Mapping[str, str | int] = COLUMNS) -> str:
+    """Write a table as a JSON list of objects, one a row, with null for nothing and numbers as in the CSV.
+
+    Args:
+        frame: One row an object.
+        columns: What each column holds: text, a count, or how many decimals are kept.
+    """
+    kinds = {str(column): _decimals(str(column), columns) for column in frame.columns}
+    rows = [{column: _json_value(value, kinds[column]) for column, value in row.items()} for row in _rows(frame)]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -154,7 +163,8 @@ class Column:
         title: Its heading, broken where a terminal may break it.
         show: How a row's cell is written.
         is_number: Whether it is aligned to the right.
-        keep: Narrow terminals drop the columns with the lowest of these first; those without are never dropped.
+        keep: Narrow terminals and pages drop the columns with the lowest of these first; those without are never
+            dropped, nor those that alone tell two rows apart.
     """
 
     title: str
@@ -388,9 +398,19 @@ def _is_constant(column: Column, rows: Sequence[Row]) -> bool:
 def _least_important(columns: Sequence[Column], rows: Sequence[Row]) -> Column | None:
     """Return the column to drop next, one that loses nothing first; None where all are needed."""
     found = [
-        (not _is_constant(column, rows), column.keep, i) for i, column in enumerate(columns) if column.keep is not None
+        (not _is_constant(column, rows), column.keep, i)
+        for i, column in enumerate(columns)
+        if column.keep is not None and not _tells_apart(column, columns, rows)
     ]
     return columns[min(found)[-1]] if found else None
+
+
+def _tells_apart(column: Column, columns: Sequence[Column], rows: Sequence[Row]) -> bool:
+    """Whether rows would look the same without a column, of those that say what a row is of."""
+    names = [other for other in columns if other.title in NAMES]
+    others = [other for other in names if other is not column]
+    with_it, without = ({tuple(name.show(row) for name in kept) for row in rows} for kept in (names, others))
+    return len(without) < len(with_it)
 
 
 def fits(table: Table, width: int) -> bool:

@@ -59,6 +59,14 @@ class TableFormat(StrEnum):
     HTML = "html"
 
 
+class ComparisonFormat(StrEnum):
+    """How a comparison of two rows is written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
 class FigureSize(StrEnum):
     """How wide a figure is."""
 
@@ -298,6 +306,30 @@ def leaderboard(
     from clvr_bench.cli.tables import show_leaderboard
 
     show_leaderboard(results, suite, format.value, output)
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(help="A pretext task, a run's folder, or a part of its name; a run stands for its row.")
+    ],
+    second: Annotated[str, typer.Argument(help="The other row, likewise.")],
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The rows of this data set, such as 'shapes -> digits'.", metavar="D")
+    ] = None,
+    format: Annotated[ComparisonFormat, typer.Option(help="How it is written.")] = ComparisonFormat.TABLE,  # noqa: A002 - the option's name
+    output: Annotated[Path | None, typer.Option(help="Write it to a file.", metavar="FILE")] = None,
+) -> None:
+    """Compare two rows of the leaderboard, test picture by test picture: how far apart, how surely, and where."""
+    from clvr_bench.cli.comparing import check_comparison, show_matchup
+    from clvr_bench.cli.finding import warn_of_damage
+    from clvr_bench.comparing import compare_rows
+
+    check_comparison(format.value, output)
+    matchup = compare_rows(results, first, second, suite, dataset=dataset, on_damaged=warn_of_damage)
+    show_matchup(matchup, format.value, output)
 
 
 @app.command()
