@@ -164,7 +164,7 @@ class Column:
         show: How a row's cell is written.
         is_number: Whether it is aligned to the right.
         keep: Narrow terminals and pages drop the columns with the lowest of these first; those without are never
-            dropped, nor those that alone tell two rows apart.
+            dropped, nor by pages those that alone tell two rows apart.
     """
 
     title: str
@@ -293,11 +293,12 @@ def sheet(frame: pd.DataFrame, width: int) -> Sheet:
 
     Args:
         frame: From ``leaderboard``.
-        width: Characters of a row. Where it is longer, the least important columns are omitted.
+        width: Characters of a row. Where it is longer, the least important columns are omitted, but none that alone
+            tells two rows apart.
     """
     rows = _shown_rows(frame)
     wanted = [column for column in _columns(rows) if column.title not in SAID_BELOW]
-    columns, shared, omitted = _narrowed(wanted, rows, lambda kept: _fits_page(kept, rows, width))
+    columns, shared, omitted = _narrowed(wanted, rows, lambda kept: _fits_page(kept, rows, width), distinct=True)
     best = _best(rows)
     return Sheet(
         title=f"Linear top-1 of {', '.join(dict.fromkeys(row['suite'] for row in rows))}",
@@ -370,15 +371,25 @@ def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
 
 
 def _narrowed(
-    columns: Sequence[Column], rows: Sequence[Row], do_fit: Callable[[Sequence[Column]], bool]
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    do_fit: Callable[[Sequence[Column]], bool],
+    *,
+    distinct: bool = False,
 ) -> tuple[list[Column], list[str], list[str]]:
     """Leave out columns until the others fit: first those that say the same in every row, then the least important.
+
+    Args:
+        columns: All of them.
+        rows: The table's.
+        do_fit: Whether columns fit.
+        distinct: Whether to keep those columns that alone tell two rows apart.
 
     Returns:
         The columns that are kept, what those with the same in every row say, and the titles of those that are lost.
     """
     kept, shared, lost = list(columns), [], []
-    while not do_fit(kept) and (leaving := _least_important(kept, rows)):
+    while not do_fit(kept) and (leaving := _least_important(kept, rows, distinct=distinct)):
         kept.remove(leaving)
         if _is_constant(leaving, rows):
             shared.append(f"{_one_line(leaving.title)} {_one_line(leaving.show(rows[0]))}")
@@ -395,12 +406,12 @@ def _is_constant(column: Column, rows: Sequence[Row]) -> bool:
     return len({column.show(row) for row in rows}) == 1
 
 
-def _least_important(columns: Sequence[Column], rows: Sequence[Row]) -> Column | None:
+def _least_important(columns: Sequence[Column], rows: Sequence[Row], *, distinct: bool) -> Column | None:
     """Return the column to drop next, one that loses nothing first; None where all are needed."""
     found = [
         (not _is_constant(column, rows), column.keep, i)
         for i, column in enumerate(columns)
-        if column.keep is not None and not _tells_apart(column, columns, rows)
+        if column.keep is not None and not (distinct and _tells_apart(column, columns, rows))
     ]
     return columns[min(found)[-1]] if found else None
 

