@@ -52,7 +52,8 @@ def compare_rows(
     rows = [_find(name, candidates) for name in names]
     _refuse_unlike(names, rows)
     shared = _on_shared_seeds(names, rows)
-    labels, correct = _predictions(names, shared)
+    labels, own = _read(first, shared[0])
+    correct = own, _read(second, shared[1], labels)[1]
     return Matchup(
         names=_titles(*rows),
         suite=_suite(rows[0]),
@@ -60,8 +61,8 @@ def compare_rows(
         evaluation=evaluation_title(rows[0]),
         seeds=tuple(map(_seed, shared[0].runs)),
         labels=labels,
-        correct=(correct[0], correct[1]),
-        verdict=_verdict(rows, correct, groups, labels) if len(correct[0]) > 1 else None,
+        correct=correct,
+        verdict=_verdict(rows, correct, groups, labels) if len(own) > 1 else None,
     )
 
 
@@ -149,16 +150,14 @@ def _seed(run: Run) -> int:
     return int(run.pretraining.identity["seed"])
 
 
-def _predictions(names: tuple[str, str], rows: Sequence[Group]) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
-    labels, correct = None, []
-    for name, row in zip(names, rows, strict=True):
-        try:
-            labels, found = correctness(row, labels)
-        except ClvrBenchError as error:
-            raise ClvrBenchError(f"compare {name}: {error}. Run its suite again.") from None
-        correct.append(found)
-    assert labels is not None
-    return labels, correct
+def _read(
+    name: str, row: Group, labels: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return labels and correctness of a row, whose labels must be those that are given."""
+    try:
+        return correctness(row, labels)
+    except ClvrBenchError as error:
+        raise ClvrBenchError(f"compare {name}: {error}. Run its suite again.") from None
 
 
 def _verdict(

@@ -33,7 +33,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
 NOTHING = "-"
 LATEX_WIDTH, HTML_WIDTH = 80, 200
-"""Characters of a row, the space between columns among them, for a page of paper and a screen."""
+"""Characters of a row, the space between columns among them: what LaTeX's article class has room for, and a screen."""
 COLUMN_SPACE = 2
 NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset")
 """Columns that say what a row is of."""

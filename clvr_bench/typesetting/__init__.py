@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 WIDEST = 20
-"""Characters of a line of text in a cell; longer ones are broken."""
+"""Characters of a text that is never broken; longer ones are, at their spaces."""
 _EM_PER_LETTER = 0.425
-"""Of TeX's own font, on the average of such texts."""
+"""Room in a column of broken texts, just enough for TeX's own font: what does not fit takes another line."""
 _FIGURE_SPACE, _NO_BREAK_SPACE = "\u2007", "\u00a0"
 _LATEX = str.maketrans(
     {
