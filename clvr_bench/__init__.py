@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clvr_bench.api import compare as compare
     from clvr_bench.api import evaluate as evaluate
     from clvr_bench.api import leaderboard as leaderboard
     from clvr_bench.api import load_encoder as load_encoder
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from clvr_bench.options import InputFile as InputFile
 
 _HOMES = {
-    "api": ("evaluate", "leaderboard", "load_encoder", "pairs", "run"),
+    "api": ("compare", "evaluate", "leaderboard", "load_encoder", "pairs", "run"),
     "contracts.augmentation": ("Augmentation", "PerView", "Role"),
     "contracts.dataset": ("Dataset", "ResidentSplit", "Split"),
     "contracts.encoder": ("Encoder",),

@@ -7,7 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clvr_bench.comparing import compare_rows
 from clvr_bench.errors import ClvrBenchError
+from clvr_bench.matchups import matchup_table
 from clvr_bench.pairwise import pair_study, pair_table
 from clvr_bench.records import Run
 from clvr_bench.standings import leaderboard as _leaderboard
@@ -154,6 +156,31 @@ def leaderboard(path: str | Path, suite: str | None = None) -> DataFrame:
         suite: The only suite wanted.
     """
     return _leaderboard(Path(path), suite)
+
+
+def compare(
+    path: str | Path, first: str, second: str, suite: str | None = None, *, dataset: str | None = None
+) -> DataFrame:
+    """Compare two rows of a leaderboard, test picture by test picture, over the seeds that both have.
+
+    Args:
+        path: A folder of suites, or the folder of one suite.
+        first: A pretext task, a run's folder, or a part of its name; a run stands for its row.
+        second: The other row, likewise.
+        suite: The only suite wanted.
+        dataset: The data set that rows are of, such as ``"shapes → digits"``; None for rows that were judged on the
+            data that they were pretrained on.
+
+    Returns:
+        One row for ``part`` ``"all"``, with ``ci95`` (points), ``p_value`` and ``adjusted_p_value``; then one a
+        ``"seed"`` and one a ``"class"``, which ``of`` numbers. Each has ``pictures``, ``first_top1``, ``second_top1``
+        (percent), ``difference`` (points), and the pictures that ``first_only``, ``second_only``, ``both`` or
+        ``neither`` got right, means over the seeds.
+
+    Raises:
+        ClvrBenchError: A name means no row or several, or the two cannot be compared.
+    """
+    return matchup_table(compare_rows(Path(path), first, second, suite, dataset=dataset))
 
 
 def pairs(

@@ -6,6 +6,7 @@ The same scores give the same ranks on every machine: nothing here draws random 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +93,40 @@ def seed_variances(correct: Sequence[NDArray[np.bool_]]) -> Floats:
     return variances
 
 
-def p_values(correct: Sequence[NDArray[np.bool_]]) -> Floats:
-    """Test each pair of methods for equal accuracy, over new seeds and new test images, two-sided and unadjusted.
+class Differences(NamedTuple):
+    """How far the methods of each pair are apart, over new seeds and new test images.
+
+    Attributes:
+        accuracy: (M, M), the row's accuracy minus the column's, in fractions.
+        error: (M, M) standard errors of these.
+        degrees: (M, M) degrees of freedom of these; infinite where nothing varies.
+    """
+
+    accuracy: Floats
+    error: Floats
+    degrees: Floats
+
+    @property
+    def p_values(self) -> Floats:
+        """(M, M) two-sided p-values for equal accuracy; 1 on the diagonal and between methods of equal accuracy."""
+        from scipy.special import stdtr
+
+        distance = np.abs(self.accuracy)
+        with np.errstate(divide="ignore", invalid="ignore"):  # no variance: equal methods give 0/0, unequal ones x/0
+            t = np.where(distance > 0, distance / self.error, 0.0)
+        return np.asarray(2 * stdtr(self.degrees, -t), dtype=np.float64)
+
+    @property
+    def half_widths(self) -> Floats:
+        """(M, M) half-widths of the 95% intervals; one leaves out 0 where the p-value is below 0.05."""
+        from scipy.special import ndtri, stdtrit
+
+        finite = np.isfinite(self.degrees)
+        return self.error * np.where(finite, stdtrit(np.where(finite, self.degrees, 1.0), 0.975), ndtri(0.975))
+
+
+def differences(correct: Sequence[NDArray[np.bool_]]) -> Differences:
+    """Compare each pair of methods.
 
     The standard error is that of a two-level bootstrap: the variance over images plus that over the seeds of either
     method. The part of a seed's errors that is its own on that image enters both, so the test errs on the side of a
@@ -104,22 +137,30 @@ def p_values(correct: Sequence[NDArray[np.bool_]]) -> Floats:
 
     Args:
         correct: M matrices (S, N) as above, S >= 2.
-
-    Returns:
-        (M, M) symmetric; 1 on the diagonal and between methods of equal accuracy.
     """
-    from scipy.special import stdtr
-
     accuracy = np.array([matrix.mean() for matrix in correct])
     seeds, images = seed_variances(correct), image_variances(correct)
     seeds_squared = seeds**2 / np.array([len(matrix) - 1 for matrix in correct])
     variance = images + seeds[:, None] + seeds[None, :]
     spread = images**2 / (correct[0].shape[1] - 1) + seeds_squared[:, None] + seeds_squared[None, :]
-    difference = np.abs(accuracy[:, None] - accuracy[None, :])
-    with np.errstate(divide="ignore", invalid="ignore"):  # no variance: equal methods give 0/0, unequal ones x/0
-        degrees = np.where(spread > 0, variance**2 / spread, np.inf)
-        t = np.where(difference > 0, difference / np.sqrt(variance), 0.0)
-    return np.asarray(2 * stdtr(degrees, -t), dtype=np.float64)
+    degrees = np.divide(variance**2, spread, out=np.full_like(variance, np.inf), where=spread > 0)
+    return Differences(accuracy[:, None] - accuracy[None, :], np.sqrt(variance), degrees)
+
+
+def adjusted_p_values(p_values: Floats) -> Floats:
+    """Adjust the p-values of all pairs of a table together (Holm).
+
+    Args:
+        p_values: (M, M) symmetric.
+
+    Returns:
+        (M, M) symmetric; 1 on the diagonal.
+    """
+    upper = np.triu_indices(len(p_values), 1)
+    adjusted = np.ones_like(p_values)
+    adjusted[upper] = holm(p_values[upper])
+    smaller: Floats = np.minimum(adjusted, adjusted.T)
+    return smaller
 
 
 def ranks(correct: Sequence[NDArray[np.bool_]], level: float = LEVEL) -> list[int]:
@@ -136,10 +177,7 @@ def ranks(correct: Sequence[NDArray[np.bool_]], level: float = LEVEL) -> list[in
         M ranks, 1 the best.
     """
     accuracy = np.array([matrix.mean() for matrix in correct])
-    upper = np.triu_indices(len(correct), 1)
-    adjusted = np.ones((len(correct), len(correct)))
-    adjusted[upper] = holm(p_values(correct)[upper])
-    different = np.minimum(adjusted, adjusted.T) < level
+    different = adjusted_p_values(differences(correct).p_values) < level
     higher = accuracy[None, :] > accuracy[:, None]  # [i, j]: j is above i
     found = 1 + (different & higher).sum(axis=1)
     return [max([int(own), *map(int, found[above])]) for own, above in zip(found, higher, strict=True)]

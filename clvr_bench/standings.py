@@ -131,9 +131,14 @@ def _rankings(groups: Sequence[Group]) -> dict[str, Ranking]:
     """Rank groups within their scopes; by their keys, of those that can be ranked or could be but for a reason."""
     scopes: dict[str, list[Group]] = {}
     for group in groups:
-        if group.facts.get("ranked", True) and len(group.counted) >= 2:
+        if can_be_ranked(group):
             scopes.setdefault(group.scope, []).append(group)
     return {key: ranking for members in scopes.values() for key, ranking in _ranked(members)}
+
+
+def can_be_ranked(group: Group) -> bool:
+    """Whether a row has a rank where its predictions can be read: its task is ranked, and several seeds count."""
+    return bool(group.facts.get("ranked", True)) and len(group.counted) >= 2
 
 
 def _ranked(groups: Sequence[Group]) -> Iterator[tuple[str, Ranking]]:
@@ -142,7 +147,7 @@ def _ranked(groups: Sequence[Group]) -> Iterator[tuple[str, Ranking]]:
     correct: dict[str, NDArray[np.bool_]] = {}
     for group in groups:
         try:
-            labels, correct[group.key] = _correctness(group, reference)
+            labels, correct[group.key] = correctness(group, reference)
         except ClvrBenchError as error:
             yield group.key, Ranking(reason=f"not ranked: {error}")
         else:
@@ -151,7 +156,7 @@ def _ranked(groups: Sequence[Group]) -> Iterator[tuple[str, Ranking]]:
         yield from zip(correct, map(Ranking, ranks(list(correct.values()))), strict=True)
 
 
-def _correctness(group: Group, reference: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def correctness(group: Group, reference: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Read which test images each counted seed's linear probe got right.
 
     Args:
@@ -220,7 +225,7 @@ def _row(group: Group, ranking: Ranking, superseded: int, remarks: Iterable[str]
         "status": _status(group),
         "note": "; ".join([*_notes(group, ranking, superseded), *remarks]),
         "suite": group.runs[0].suite,
-        "evaluation": _evaluation(group),
+        "evaluation": evaluation_title(group),
         **_costs(group),
         **_means(group),
     }
@@ -256,7 +261,8 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else NAN
 
 
-def _evaluation(group: Group) -> str:
+def evaluation_title(group: Group) -> str:
+    """Name the linear evaluation with its version and options; empty where there is none."""
     for record in group.linear.values():
         options = group.headline.removeprefix(LINEAR)
         return f"{record.name}@{record.identity['evaluation']['version']}{options}"

@@ -1,4 +1,4 @@
-"""The leaderboard as text: CSV, Markdown, JSON, and a table for the terminal. Numbers come from ``leaderboard``."""
+"""The leaderboard as text: CSV, Markdown, JSON, LaTeX, HTML, for the terminal. Numbers come from ``leaderboard``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.files import write_atomically
 from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
+from clvr_bench.typesetting import Cell, Heading, Sheet, html_text, latex_text, line_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,14 @@ FURTHER_TOP1 = re.compile(r"(.+)(?<!_val)_top1(_\w+)?_mean")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet would run (OWASP, CSV injection)."""
 NOTHING = "-"
+LATEX_WIDTH, HTML_WIDTH = 80, 200
+"""Characters of a row, the space between columns among them: what LaTeX's article class has room for, and a screen."""
+COLUMN_SPACE = 2
+NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset")
+"""Columns that say what a row is of."""
+BOLD = "Bold: the best top-1 of ranked rows."
+SAID_BELOW = ("labels", "status")
+"""Columns that are notes in a sheet, where there is anything to say."""
 
 
 def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word that the command line uses
@@ -38,12 +47,19 @@ def render(frame: pd.DataFrame, format: str) -> str:  # noqa: A002 - the word th
 
     Args:
         frame: From ``leaderboard``.
-        format: ``"csv"`` and ``"json"`` have every column, ``"markdown"`` has those that fit a page and the notes.
+        format: ``"csv"`` and ``"json"`` have every column; ``"markdown"``, ``"html"`` and ``"latex"`` have the
+            notes, and the columns that fit a page.
 
     Raises:
         ClvrBenchError: The format is none of these.
     """
-    renderers: dict[str, Callable[[pd.DataFrame], str]] = {"csv": csv_text, "json": _json, "markdown": _markdown}
+    renderers: dict[str, Callable[[pd.DataFrame], str]] = {
+        "csv": csv_text,
+        "html": lambda frame: html_text(sheet(frame, HTML_WIDTH)),
+        "json": json_text,
+        "latex": lambda frame: latex_text(sheet(frame, LATEX_WIDTH)),
+        "markdown": _markdown,
+    }
     if format not in renderers:
         raise ClvrBenchError(f"unknown table format '{format}'. Available: {', '.join(sorted(renderers))}.")
     return renderers[format](frame)
@@ -123,8 +139,15 @@ def _fixed(value: float, decimals: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def _json(frame: pd.DataFrame) -> str:
-    rows = [{column: _json_value(value, _decimals(column)) for column, value in row.items()} for row in _rows(frame)]
+def json_text(frame: pd.DataFrame, columns: Mapping[str, str | int] = COLUMNS) -> str:
+    """Write a table as a JSON list of objects, one a row, with null for nothing and numbers as in the CSV.
+
+    Args:
+        frame: One row an object.
+        columns: What each column holds: text, a count, or how many decimals are kept.
+    """
+    kinds = {str(column): _decimals(str(column), columns) for column in frame.columns}
+    rows = [{column: _json_value(value, kinds[column]) for column, value in row.items()} for row in _rows(frame)]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -140,7 +163,8 @@ class Column:
         title: Its heading, broken where a terminal may break it.
         show: How a row's cell is written.
         is_number: Whether it is aligned to the right.
-        keep: Narrow terminals drop the columns with the lowest of these first; those without are never dropped.
+        keep: Narrow terminals and pages drop the columns with the lowest of these first; those without are never
+            dropped, nor by pages those that alone tell two rows apart.
     """
 
     title: str
@@ -162,10 +186,11 @@ def _text(name: str) -> Callable[[Row], str]:
 
 
 def _top1(row: Row) -> str:
+    return NOTHING if row["top1_mean"] is None else top1_text(row["top1_mean"], row["top1_std"])
+
+
+def top1_text(mean: float, std: float | None) -> str:
     """Write mean and standard deviation, such as ``69.2 ± 0.4``; the mean alone for a single seed."""
-    mean, std = row["top1_mean"], row["top1_std"]
-    if mean is None:
-        return NOTHING
     return f"{_fixed(mean, 1):>4}" + (f" ± {_fixed(std, 1)}" if std is not None else "")
 
 
@@ -260,6 +285,67 @@ def _markdown_text(text: str) -> str:
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")
 
 
+def sheet(frame: pd.DataFrame, width: int) -> Sheet:
+    """Lay the compact table out for a page: what is the same in every row is said below it, as are notes on rows.
+
+    Labels that pretraining used, failures and whatever else a row's note holds are marked at its pretext task. Bold is
+    the best top-1, as printed, of the ranked rows of a suite, data set and evaluation, and whatever equals it.
+
+    Args:
+        frame: From ``leaderboard``.
+        width: Characters of a row. Where it is longer, the least important columns are omitted, but none that alone
+            tells two rows apart.
+    """
+    rows = _shown_rows(frame)
+    wanted = [column for column in _columns(rows) if column.title not in SAID_BELOW]
+    columns, shared, omitted = _narrowed(wanted, rows, lambda kept: _fits_page(kept, rows, width), distinct=True)
+    best = _best(rows)
+    return Sheet(
+        title=f"Linear top-1 of {', '.join(dict.fromkeys(row['suite'] for row in rows))}",
+        headings=[Heading(column.title, column.is_number) for column in columns],
+        rows=[[_sheet_cell(column, row, i in best) for column in columns] for i, row in enumerate(rows)],
+        remarks=[*filter(None, [" · ".join(shared)]), *([BOLD] if best else [])],
+        omitted=omitted,
+        ends=frozenset(i for i, (row, following) in enumerate(pairwise(rows)) if _begins_part(row, following)),
+    )
+
+
+def _fits_page(columns: Sequence[Column], rows: Sequence[Row], width: int) -> bool:
+    if len(rows) > 1 and any(column.keep is not None and _is_constant(column, rows) for column in columns):
+        return False
+    texts = [[*column.title.split("\n"), *(column.show(row) for row in rows)] for column in columns]
+    return sum(map(line_width, texts)) + COLUMN_SPACE * (len(columns) - 1) <= width
+
+
+def _sheet_cell(column: Column, row: Row, is_best: bool) -> Cell:
+    said = tuple(_said_below(row)) if column.title == "pretext task" else ()
+    return Cell(column.show(row), is_best and column.show is _top1, said)
+
+
+def _said_below(row: Row) -> Iterator[str]:
+    """Yield what a sheet marks at a row."""
+    said = [note for note in row["note"].split("; ") if note]
+    yield from labels_note(row["uses_labels"])
+    if row["status"] != "done" and not any(note.startswith(row["status"]) for note in said):
+        yield row["status"]
+    yield from said
+
+
+def labels_note(used: str) -> list[str]:
+    """Say in a note which labels pretraining used, where it used any."""
+    return [] if used == "no" else [f"pretrained with labels ({used})"]
+
+
+def _best(rows: Sequence[Row]) -> set[int]:
+    """Return the numbers of the rows whose printed top-1 is the best of the ranked ones they are measured with."""
+    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    for i, row in enumerate(rows):
+        if row["rank"] is not None:
+            scope = scores.setdefault((row["suite"], row["dataset"], row["evaluation"]), {})
+            scope[i] = float(_fixed(row["top1_mean"], 1))
+    return {i for scope in scores.values() for i, score in scope.items() if score == max(scope.values())}
+
+
 def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     """Lay out the compact table for a terminal; ``notes`` belong below it.
 
@@ -274,22 +360,42 @@ def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
 
     rows = _shown_rows(frame)
     width = width or shutil.get_terminal_size((140, 24)).columns
-    columns, title, dropped = _columns(rows), [], []
-    while not fits(table := _layout(rows, columns), width):
-        leaving = _least_important(columns, rows)
-        if leaving is None:
-            break
-        columns.remove(leaving)
-        if _is_constant(leaving, rows):
-            title.append(f"{_one_line(leaving.title)} {_one_line(leaving.show(rows[0]))}")
-        else:
-            dropped.append(_one_line(leaving.title))
+    columns, title, dropped = _narrowed(_columns(rows), rows, lambda kept: fits(_layout(rows, kept), width))
+    table = _layout(rows, columns)
     # Texts, not strings, here and in the cells: names, options and errors may hold what rich would take for markup.
     if title:
         table.title = Text(" · ".join(title), "table.title")
     if dropped:
         table.caption = Text(f"Too narrow for: {', '.join(dropped)}. The CSV has every column.", "table.caption")
     return table
+
+
+def _narrowed(
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    do_fit: Callable[[Sequence[Column]], bool],
+    *,
+    distinct: bool = False,
+) -> tuple[list[Column], list[str], list[str]]:
+    """Leave out columns until the others fit: first those that say the same in every row, then the least important.
+
+    Args:
+        columns: All of them.
+        rows: The table's.
+        do_fit: Whether columns fit.
+        distinct: Whether to keep those columns that alone tell two rows apart.
+
+    Returns:
+        The columns that are kept, what those with the same in every row say, and the titles of those that are lost.
+    """
+    kept, shared, lost = list(columns), [], []
+    while not do_fit(kept) and (leaving := _least_important(kept, rows, distinct=distinct)):
+        kept.remove(leaving)
+        if _is_constant(leaving, rows):
+            shared.append(f"{_one_line(leaving.title)} {_one_line(leaving.show(rows[0]))}")
+        else:
+            lost.append(_one_line(leaving.title))
+    return kept, shared, lost
 
 
 def _one_line(text: str) -> str:
@@ -300,12 +406,22 @@ def _is_constant(column: Column, rows: Sequence[Row]) -> bool:
     return len({column.show(row) for row in rows}) == 1
 
 
-def _least_important(columns: Sequence[Column], rows: Sequence[Row]) -> Column | None:
+def _least_important(columns: Sequence[Column], rows: Sequence[Row], *, distinct: bool) -> Column | None:
     """Return the column to drop next, one that loses nothing first; None where all are needed."""
     found = [
-        (not _is_constant(column, rows), column.keep, i) for i, column in enumerate(columns) if column.keep is not None
+        (not _is_constant(column, rows), column.keep, i)
+        for i, column in enumerate(columns)
+        if column.keep is not None and not (distinct and _tells_apart(column, columns, rows))
     ]
     return columns[min(found)[-1]] if found else None
+
+
+def _tells_apart(column: Column, columns: Sequence[Column], rows: Sequence[Row]) -> bool:
+    """Whether rows would look the same without a column, of those that say what a row is of."""
+    names = [other for other in columns if other.title in NAMES]
+    others = [other for other in names if other is not column]
+    with_it, without = ({tuple(name.show(row) for name in kept) for row in rows} for kept in (names, others))
+    return len(without) < len(with_it)
 
 
 def fits(table: Table, width: int) -> bool:
@@ -313,6 +429,10 @@ def fits(table: Table, width: int) -> bool:
     from rich.console import Console
 
     return Console(width=10_000).measure(table).maximum <= width
+
+
+def _begins_part(row: Row, following: Row) -> bool:
+    return any(row[name] != following[name] for name in ("suite", "dataset"))
 
 
 def _layout(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
@@ -324,7 +444,7 @@ def _layout(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     for column in columns:
         table.add_column(Text(column.title), justify="right" if column.is_number else "left", vertical="top")
     for row, following in zip_longest(rows, rows[1:]):
-        ends = following is not None and any(row[name] != following[name] for name in ("suite", "dataset"))
+        ends = following is not None and _begins_part(row, following)
         style = {"failed": "red", "skipped": "dim"}.get(row["status"])
         table.add_row(*(Text(column.show(row)) for column in columns), style=style, end_section=ends)
     return table

@@ -112,7 +112,7 @@ def test_every_hook_is_in_the_guide() -> None:
 
 
 def test_every_public_name_is_in_the_guide() -> None:
-    in_readme = {"run", "evaluate", "leaderboard", "pairs", "published", "load_encoder"}
+    in_readme = {"run", "evaluate", "leaderboard", "compare", "pairs", "published", "load_encoder"}
     elsewhere = in_readme | {"SampleRandom", "Draws", "Register"}  # types
     for name in set(clvr_bench.__all__) - elsewhere:
         assert re.search(rf"\b{name}\b", GUIDE), f"docs/plugins.md does not show {name}"

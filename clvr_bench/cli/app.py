@@ -55,6 +55,16 @@ class TableFormat(StrEnum):
     CSV = "csv"
     MARKDOWN = "markdown"
     JSON = "json"
+    LATEX = "latex"
+    HTML = "html"
+
+
+class ComparisonFormat(StrEnum):
+    """How a comparison of two rows is written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
 
 
 class FigureSize(StrEnum):
@@ -299,6 +309,30 @@ def leaderboard(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(help="A pretext task, a run's folder, or a part of its name; a run stands for its row.")
+    ],
+    second: Annotated[str, typer.Argument(help="The other row, likewise.")],
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The rows of this data set, such as 'shapes -> digits'.", metavar="D")
+    ] = None,
+    format: Annotated[ComparisonFormat, typer.Option(help="How it is written.")] = ComparisonFormat.TABLE,  # noqa: A002 - the option's name
+    output: Annotated[Path | None, typer.Option(help="Write it to a file.", metavar="FILE")] = None,
+) -> None:
+    """Compare two rows of the leaderboard, test picture by test picture: how far apart, how surely, and where."""
+    from clvr_bench.cli.comparing import check_comparison, show_matchup
+    from clvr_bench.cli.finding import warn_of_damage
+    from clvr_bench.comparing import compare_rows
+
+    check_comparison(format.value, output)
+    matchup = compare_rows(results, first, second, suite, dataset=dataset, on_damaged=warn_of_damage)
+    show_matchup(matchup, format.value, output)
+
+
+@app.command()
 def pairs(
     results: Results = Path("results"),
     suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
@@ -334,7 +368,8 @@ def figure2(
     dataset: Annotated[str | None, typer.Option(help="Only this data set.", metavar="D")] = None,
     size: Annotated[FigureSize, typer.Option(help="How wide, for a page of two columns.")] = FigureSize.TWO_COLUMN,
     output: Annotated[
-        Path | None, typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv).", metavar="FILE")
+        Path | None,
+        typer.Option(help="Draw it (.png, .svg, .pdf) or write it as a table (.csv, .html, .tex).", metavar="FILE"),
     ] = None,
 ) -> None:
     """Show Figure 2 of arXiv 2210.03163: as published, and beside it the same methods as measured."""

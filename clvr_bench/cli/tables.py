@@ -18,6 +18,8 @@ from clvr_bench.records import EvaluationRecord, Run, load_runs
 PROBLEM = 1
 FORMATS = (".csv", ".pdf", ".png", ".svg")
 """What a table with a picture is written as, by the file's suffix."""
+PAGES = (".html", ".tex")
+"""What a table that is laid out for a page is written as besides."""
 
 
 def show_leaderboard(results: Path, suite: str | None, format_name: str, output: Path | None) -> None:
@@ -29,7 +31,7 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
         print_leaderboard(results, Console(), suite)
         return
     if format_name == "table":
-        raise ClvrBenchError("leaderboard: a file needs --format csv, markdown or json.")
+        raise ClvrBenchError("leaderboard: a file needs --format csv, markdown, json, latex or html.")
     text = render(leaderboard(results, suite, warn_of_damage), format_name)
     if output is None:
         sys.stdout.write(text)
@@ -37,14 +39,18 @@ def show_leaderboard(results: Path, suite: str | None, format_name: str, output:
     write_output(output, text.encode())
 
 
-def check_format(output: Path | None) -> None:
+def check_format(output: Path | None, formats: Sequence[str] = FORMATS) -> None:
     """Refuse a file before anything is read.
+
+    Args:
+        output: The file; None is the screen.
+        formats: The suffixes that it may have.
 
     Raises:
         ClvrBenchError: Its suffix says nothing about how to write it.
     """
-    if output is not None and output.suffix.lower() not in FORMATS:
-        *others, last = FORMATS
+    if output is not None and output.suffix.lower() not in formats:
+        *others, last = sorted(formats)
         raise ClvrBenchError(f"--output {output}: expected a name that ends in {', '.join(others)} or {last}.")
 
 

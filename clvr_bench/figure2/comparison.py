@@ -48,6 +48,8 @@ class Measured:
         interval: Half of the width of the mean's 95% interval, in points; None for one seed.
         seeds: How many.
         note: What the row says of itself.
+        rank: Its rank in the leaderboard; None where it has none.
+        labels: Which labels pretraining used; ``"no"`` where it used none.
     """
 
     encoder: str
@@ -57,6 +59,8 @@ class Measured:
     interval: float | None
     seeds: int
     note: str
+    rank: int | None = None
+    labels: str = "no"
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,8 @@ def _measured(entry: Entry, rows: Sequence[dict[str, Any]], counts: Counter[str]
         interval=_number(row["top1_ci95"]),
         seeds=int(row["seeds"]),
         note=note,
+        rank=row["rank"] if isinstance(row["rank"], int) else None,
+        labels=row["uses_labels"],
     )
 
 

@@ -28,6 +28,7 @@ class Entry:
         drawn: Where the figure has its marker: millions of parameters and percent.
         source: Where the figure was read.
         note: What a reader should know.
+        verified: Whether top-1 was seen in print.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Entry:
     drawn: tuple[float, float]
     source: str
     note: str
+    verified: bool
 
     @property
     def widened(self) -> bool:
@@ -78,6 +80,7 @@ def entries() -> tuple[Entry, ...]:
                     drawn=(float(line["drawn_params_m"] or params_m), float(line["drawn_top1"] or top1)),
                     source=row["source"],
                     note=line["note"],
+                    verified=bool(row["verified"]),
                 )
             )
     return tuple(found)

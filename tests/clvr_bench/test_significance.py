@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clvr_bench.significance import half_width, holm, image_variances, p_values, ranks, seed_variances
+from clvr_bench.significance import differences, half_width, holm, image_variances, ranks, seed_variances
 
 N = 2000
 
@@ -71,7 +71,26 @@ def test_p_value_equals_welchs_where_only_seeds_vary():
     higher = ~lower
     # means 1/3 and 2/3, variance of each mean 1/144: t = (1/3) / sqrt(2/144) = sqrt(8), with 4 degrees of freedom,
     # where P(|T| < t) = sin a (1 + cos^2 a / 2) with tan a = t / 2: sqrt(2/3) * 7/6
-    assert p_values([lower, higher])[0, 1] == pytest.approx(1 - np.sqrt(2 / 3) * 7 / 6)
+    assert differences([lower, higher]).p_values[0, 1] == pytest.approx(1 - np.sqrt(2 / 3) * 7 / 6)
+
+
+def test_interval_of_a_difference_is_welchs_where_only_seeds_vary():
+    # as above: standard error sqrt(2) / 12, and t(0.975, 4) = 2.776445 from a table
+    lower = np.repeat(np.eye(3, dtype=bool), [1, 1, 2], axis=1)
+    assert differences([lower, ~lower]).half_widths[0, 1] == pytest.approx(2.776445 * np.sqrt(2) / 12, abs=1e-6)
+
+
+def test_a_difference_is_the_rows_accuracy_minus_the_columns():
+    found = differences([marks(0.5), marks(0.9)])
+    assert found.accuracy[1, 0] == pytest.approx(0.4, abs=0.03)
+    assert found.accuracy[0, 1] == -found.accuracy[1, 0]
+
+
+def test_where_nothing_varies_the_interval_has_no_width():
+    right = np.ones((3, N), dtype=bool)
+    found = differences([~right, right])
+    assert found.half_widths.tolist() == [[0, 0], [0, 0]]
+    assert found.p_values.tolist() == [[1, 0], [0, 1]]
 
 
 def test_clear_winner_ranks_first_and_clear_loser_last():

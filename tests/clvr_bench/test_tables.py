@@ -8,7 +8,7 @@ from rich.console import Console
 
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.standings import COLUMNS, leaderboard
-from clvr_bench.tables import notes, render, rich_table, write_leaderboard
+from clvr_bench.tables import BOLD, HTML_WIDTH, LATEX_WIDTH, notes, render, rich_table, sheet, write_leaderboard
 from tests.clvr_bench.records_fake import FakeRun, correctness, write_realistic, write_seeds
 
 
@@ -62,7 +62,7 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralized(suite, start):
 
 
 def test_tables_are_the_same_bytes_when_derived_again(realistic_suite, realistic):
-    for kind in ("csv", "json", "markdown"):
+    for kind in ("csv", "html", "json", "latex", "markdown"):
         assert render(leaderboard(realistic_suite), kind) == render(realistic, kind)
 
 
@@ -82,7 +82,9 @@ def test_json_has_null_for_nothing_and_numbers_as_in_the_csv(suite):
 
 
 def test_unknown_format_names_those_there_are(realistic):
-    with pytest.raises(ClvrBenchError, match=r"unknown table format 'pdf'\. Available: csv, json, markdown"):
+    with pytest.raises(
+        ClvrBenchError, match=r"unknown table format 'pdf'\. Available: csv, html, json, latex, markdown"
+    ):
         render(realistic, "pdf")
 
 
@@ -105,6 +107,81 @@ def test_markdown_escapes_pipes_and_tags(suite):
 def test_markdown_without_notes_is_the_table_alone(suite):
     write_seeds(suite, [60.0])
     assert len(render(leaderboard(suite), "markdown").splitlines()) == 3
+
+
+def cells(frame, title: str, width: int = HTML_WIDTH):
+    """Return the cells of a sheet's column."""
+    laid_out = sheet(frame, width)
+    column = [heading.title for heading in laid_out.headings].index(title)
+    return [row[column] for row in laid_out.rows]
+
+
+def bold(frame) -> list[str]:
+    return [cell.text for cell in cells(frame, "top-1 %\n± std") if cell.is_best]
+
+
+def test_the_best_ranked_rows_are_bold_and_so_are_ties_as_printed(suite):
+    write_seeds(suite, [60.0, 62.0], task="byol")
+    write_seeds(suite, [59.5, 62.4], task="simclr")
+    write_seeds(suite, [59.9, 61.9], task="swav")
+    write_seeds(suite, [90.0, 91.0], task="supervised", facts={"ranked": False})
+    assert bold(leaderboard(suite)) == ["61.0 ± 1.4", "61.0 ± 2.1"]
+    assert BOLD in sheet(leaderboard(suite), HTML_WIDTH).remarks
+
+
+def test_each_data_set_has_its_best(suite):
+    write_seeds(suite, [60.0, 62.0])
+    write_seeds(suite, [30.0, 32.0], dataset="Shapes", fingerprint="beef")
+    assert bold(leaderboard(suite)) == ["61.0 ± 1.4", "31.0 ± 1.4"]
+    assert sheet(leaderboard(suite), HTML_WIDTH).ends == {0}
+
+
+def test_nothing_is_bold_where_nothing_is_ranked(suite):
+    write_seeds(suite, [60.0])
+    write_seeds(suite, [50.0], task="byol")
+    assert bold(leaderboard(suite)) == []
+    assert BOLD not in sheet(leaderboard(suite), HTML_WIDTH).remarks
+
+
+def test_labels_failures_and_notes_are_marked_at_the_pretext_task(realistic):
+    marked = {cell.text: cell.notes for cell in cells(realistic, "pretext task")}
+    assert marked["supervised"] == ("pretrained with labels (fine)",)
+    assert marked["simsiam"] == ("1 of 3 seeds collapsed",)
+    assert marked["dino"] == ("failed: CUDA out of memory",)
+    assert marked["vicreg"][0] == "2 of 3 done, 1 failed"
+    assert "failed: the loss was NaN at step 120 (seed 2)" in marked["vicreg"]
+    assert marked["byol"] == ()
+
+
+def test_what_all_rows_share_is_said_once_below(realistic):
+    laid_out = sheet(realistic, HTML_WIDTH)
+    assert "dataset" not in [heading.title for heading in laid_out.headings]
+    assert any("dataset CIFAR-10" in remark for remark in laid_out.remarks)
+
+
+def test_a_single_row_keeps_its_columns(suite):
+    write_seeds(suite, [60.0])
+    assert "encoder" in [heading.title for heading in sheet(leaderboard(suite), HTML_WIDTH).headings]
+
+
+def test_a_page_of_paper_omits_the_least_important_columns_and_names_them(realistic):
+    laid_out = sheet(realistic, LATEX_WIDTH)
+    assert laid_out.omitted[:3] == ["options from", "peak MB", "img/s"]
+    assert {"rank", "pretext task", "top-1 %\n± std"} <= {heading.title for heading in laid_out.headings}
+    assert len(laid_out.headings) < len(sheet(realistic, HTML_WIDTH).headings)
+
+
+def test_a_column_that_tells_rows_apart_is_never_omitted_from_a_page(suite):
+    for name in ("crop", "a_very_long_augmentation_of_many_words", "rotate"):
+        write_seeds(suite, [60.0, 61.0], chain=(name,))
+    write_seeds(suite, [50.0], task="byol", chain=("an_augmentation",))
+    assert "augmentation" in [heading.title for heading in sheet(leaderboard(suite), width=40).headings]
+
+
+def test_a_column_of_names_is_omitted_where_the_others_tell_rows_apart(suite):
+    write_seeds(suite, [60.0, 61.0], chain=("crop",))
+    write_seeds(suite, [50.0], task="byol", chain=("rotate",))
+    assert "augmentation" in sheet(leaderboard(suite), width=40).omitted
 
 
 def test_suite_is_a_column_only_where_there_are_several(tmp_path):

@@ -51,10 +51,23 @@ def test_it_is_written_as_a_table_of_23_rows(cli: Cli, suite: Path, tmp_path: Pa
     assert lines[2].startswith("SwAV,swav,2020,ResNet-50,24.0,75.3,resnet18_small,11.20,40.50,0.71,2,CIFAR-10,")
 
 
+def test_it_is_written_for_a_paper_and_a_page(cli: Cli, suite: Path, tmp_path: Path) -> None:
+    answer = cli("figure2", "--results", suite, "--output", "f.tex")
+    assert "Spearman's rho -0.50, n = 3." in answer.out
+    latex = (tmp_path / "f.tex").read_text()
+    assert r"BYOL & 2020 & ResNet-50 & 24 & 74.3 & \textbf{60.5~$\pm$~0.7} & 2 \\" in latex.splitlines()
+    assert "rho -0.50, n = 3." in latex
+    assert cli("figure2", "--output", "f.html").code == 0
+    page = (tmp_path / "f.html").read_text()
+    assert "<td>PIRL (2x)<sup>a</sup></td>" in page
+    assert "<p><sup>a</sup> the figure draws it near 96M and 67.6</p>" in page
+    assert "rho" not in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--output", "f.gif"], "--output f.gif: expected a name that ends in .csv, .pdf, .png or .svg."),
+        (["--output", "f.gif"], "--output f.gif: expected a name that ends in .csv, .html, .pdf, .png, .svg or .tex."),
         (
             ["--suite", "tiny"],
             "figure2: --suite and --dataset choose among runs. Name their folder with --results DIR.",

@@ -74,7 +74,16 @@ def test_show_says_what_it_found_instead(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-@pytest.mark.parametrize(("format_name", "start"), [("csv", "rank,pretext_task"), ("markdown", "| "), ("json", "[")])
+@pytest.mark.parametrize(
+    ("format_name", "start"),
+    [
+        ("csv", "rank,pretext_task"),
+        ("markdown", "| "),
+        ("json", "["),
+        ("latex", "% Linear top-1"),
+        ("html", "<!DOCTYPE html>"),
+    ],
+)
 def test_a_leaderboard_is_exported(cli: Cli, format_name: str, start: str) -> None:
     printed = cli("leaderboard", "--format", format_name)
     assert printed.code == 0
