@@ -243,7 +243,7 @@ def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleT
 def test_the_document_of_results_is_that_of_the_records(documents_results: ModuleType) -> None:
     text = documents_results.DOCUMENT.read_text()
     assert documents_results.updated(text) == text, (
-        "docs/results.md shows other numbers than the records: 'make tables'"
+        "docs/results.md shows other numbers than the records: run 'make tables'"
     )
     assert "<!-- results: contract-shapes -->" in text
 
@@ -252,9 +252,10 @@ def test_pictures_of_results_are_those_of_the_records(documents_results: ModuleT
     for suite in documents_results.shown():
         for chart in documents_results.charts(ROOT / "results" / suite):
             path = ROOT / "results" / suite / chart.file
+            assert path.is_file(), f"{path} is missing: run 'make tables'"
             committed, drawn = Image.open(path), Image.open(BytesIO(chart.png()))
             assert committed.text["Description"] == chart.digest, (
-                f"{path} shows other numbers than the records: 'make tables'"
+                f"{path} shows other numbers than the records: run 'make tables'"
             )
             assert path.stat().st_size < 200_000
             if committed.text["Software"] == documents_results.software():  # else some pixels differ
