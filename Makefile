@@ -24,7 +24,8 @@ format: install  ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: install  ## write the documents' tables and the tasks' pages anew from the committed records
+tables: install  ## write the documents' tables and pictures and the tasks' pages anew from the committed records
+	$(BIN)/python docs/results.py
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/tasks.py
 

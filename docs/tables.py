@@ -18,7 +18,7 @@ from clvr_bench.records import write_atomically
 from clvr_bench.tables import csv_text
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" / "results.md")
 PAIRS = (ROOT / "results" / "simclr-pairs-shapes",)
 BLOCK = re.compile(r"(<!-- leaderboard: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left

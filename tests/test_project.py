@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer.main
+from matplotlib.figure import Figure
+from PIL import Image, ImageChops, ImageStat
 
 from clvr_bench.cli.app import app
 from clvr_bench.hooks import Hooks
@@ -42,6 +46,9 @@ WITHOUT_TORCH = (
     "matchups",
     "pairwise",
     "heatmaps",
+    "charts.rows",
+    "charts.learning",
+    "charts.costs",
     "figure2.comparison",
     "figure2.drawing",
     "records",
@@ -193,6 +200,7 @@ def script(name: str) -> ModuleType:
     assert specification
     assert specification.loader
     module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # where its dataclasses look their types up
     specification.loader.exec_module(module)
     return module
 
@@ -200,6 +208,11 @@ def script(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def documents_tables() -> ModuleType:
     return script("tables")
+
+
+@pytest.fixture(scope="module")
+def documents_results() -> ModuleType:
+    return script("results")
 
 
 def test_the_pages_of_the_tasks_are_those_of_plugins_and_records() -> None:
@@ -229,6 +242,59 @@ def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleT
         message = f"{document} has other numbers than the records: run 'make tables'"
         assert documents_tables.updated(document) == text, message
         assert text.count("| supervised |") >= 1
+
+
+def test_the_document_of_results_is_that_of_the_records(documents_results: ModuleType) -> None:
+    text = documents_results.DOCUMENT.read_text()
+    assert documents_results.updated(text) == text, (
+        "docs/results.md shows other numbers than the records: run 'make tables'"
+    )
+    assert "<!-- results: contract-shapes -->" in text
+
+
+def test_pictures_of_results_are_those_of_the_records(documents_results: ModuleType) -> None:
+    for suite in documents_results.shown():
+        for chart in documents_results.charts(ROOT / "results" / suite):
+            path = ROOT / "results" / suite / chart.file
+            assert path.is_file(), f"{path} is missing: run 'make tables'"
+            committed, drawn = Image.open(path), Image.open(BytesIO(chart.png()))
+            assert committed.text["Description"] == chart.digest, (
+                f"{path} shows other numbers than the records: run 'make tables'"
+            )
+            assert path.stat().st_size < 200_000
+            if committed.text["Software"] == documents_results.software():  # else some pixels differ
+                assert committed.size == drawn.size, f"{path} is drawn otherwise now: run 'make tables'"
+                difference = ImageChops.difference(committed.convert("RGB"), drawn.convert("RGB"))
+                assert max(ImageStat.Stat(difference).mean) < 0.1, f"{path} is drawn otherwise now: run 'make tables'"
+
+
+def test_a_suite_with_records_gets_a_section_and_what_is_written_by_hand_stays(
+    documents_results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_results, "ROOT", tmp_path)
+    monkeypatch.setattr(documents_results, "SUITES", {"study": "cifar10", "not-run-yet": ""})
+    for task, accuracy in (("simclr", 60.0), ("byol", 55.0)):
+        history = [{"epoch": 1, "loss": 2.0, "knn_top1": 20.0}]
+        write_seeds(tmp_path / "results" / "study", [accuracy, accuracy + 1], task=task, history=history)
+    text = documents_results.updated("# Results\n")
+    assert "not-run-yet" not in text
+    assert "by seconds `simclr`; by encoder passes `simclr`" in text
+    assert "| `simclr` | resnet18_small | 200 | 60.5 | 55.0 | ResNet-18 (CIFAR stem) | 200 |" in text
+    assert "Beside the published order" not in text  # of two methods there is no order to speak of
+    by_hand = text.replace("byol", "bygones") + "\nWhy: by hand.\n"
+    assert documents_results.updated(by_hand) == text + "\nWhy: by hand.\n"
+    files = {chart.file for chart in documents_results.charts(tmp_path / "results" / "study")}
+    assert all(f"../results/study/{file}" in text for file in files)
+
+
+def test_a_picture_says_what_it_shows_and_is_the_same_to_the_byte(documents_results: ModuleType) -> None:
+    def chart(numbers: list[float]) -> Any:
+        return documents_results.Chart("x.png", numbers, lambda: Figure(figsize=(8.5, 1)))
+
+    first, same, other = chart([1.0]), chart([1.0]), chart([1.5])
+    assert first.png() == same.png()
+    assert Image.open(BytesIO(first.png())).size == (1700, 200)
+    assert Image.open(BytesIO(other.png())).text["Description"] == other.digest != first.digest
 
 
 def test_committed_pairs_are_those_of_their_records(documents_tables: ModuleType) -> None:

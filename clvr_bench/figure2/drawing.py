@@ -8,10 +8,10 @@ from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
+from clvr_bench.charts.labels import label_points
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.figure2.comparison import Comparison, Move
 from clvr_bench.figure2.entries import Entry, entries
-from clvr_bench.figure2.labels import Box, place_labels
 from clvr_bench.pages import FONT, NO_DATES, SETTINGS
 
 if TYPE_CHECKING:
@@ -249,28 +249,10 @@ class Drawing:
 
     def _label_measured(self, axes: Axes) -> None:
         """Write labels beside the markers where nothing is in their way; a thin line leads to one that stands apart."""
-        figure = axes.get_figure(root=True)
-        assert figure is not None
-        figure.draw_without_rendering()  # so that the axes have their final place
         rows = self.comparison.measured
-        points = axes.transData.transform([(found.params_m, found.top1) for _, found in rows]).tolist()
-        texts = [
-            axes.text(0, 0, entry.label, fontsize=self.sizes.label, va="bottom", in_layout=False) for entry, _ in rows
-        ]
-        extents = [text.get_window_extent() for text in texts]
-        window = axes.get_window_extent()
-        boxes = place_labels(
-            points,
-            [(extent.width, extent.height) for extent in extents],
-            Box(window.x0, window.y0, window.width, window.height),
-            gap=0.7 * self.sizes.marker * figure.dpi / 72,
-        )
-        to_data = axes.transData.inverted()
-        for text, box, (x, y) in zip(texts, boxes, points, strict=True):
-            text.set_position(to_data.transform((box.left, box.bottom)).tolist())
-            if abs(box.bottom + box.height / 2 - y) > box.height:
-                near = min(max(x, box.left), box.left + box.width), box.bottom + box.height / 2
-                axes.plot(*to_data.transform([(x, y), near]).T, color=INK, linewidth=0.4, zorder=1)
+        points = [(found.params_m, found.top1) for _, found in rows]
+        labels = [entry.label for entry, _ in rows]
+        label_points(axes, points, labels, size=self.sizes.label, gap=0.7 * self.sizes.marker)
 
     def _mark(
         self, axes: Axes, entry: Entry, place: tuple[float, float], error: float | None = None, across: bool = False

@@ -57,6 +57,7 @@ class FakeRun:
     notes: list[str] = field(default_factory=list)
     facts: Mapping[str, Any] = field(default_factory=dict)
     compute: Mapping[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
     budget: Mapping[str, Any] | None = field(default_factory=lambda: {"epochs": 200, "batch_size": 512})
     extra: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     target: Mapping[str, Any] | None = None
@@ -108,6 +109,7 @@ class FakeRun:
             reason=self.reason,
             facts={**facts, **self.facts},
             compute={**compute, **self.compute} if done else {},
+            history=self.history,
             provenance={"finished": self.finished},
         )
 

@@ -4,8 +4,9 @@ from itertools import combinations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
-from clvr_bench.figure2.labels import Box, place_labels
+from clvr_bench.charts.labels import Box, label_points, place_labels
 
 FRAME = Box(0, 0, 400, 300)
 
@@ -31,3 +32,21 @@ def test_labels_keep_clear_of_one_another_and_of_all_points(points: list[tuple[f
     marks = [Box(x - 3, y - 3, 6, 6) for x, y in points]
     assert not any(box.overlaps(mark) for box in boxes for mark in marks)
     assert all(box.inside(FRAME) for box in boxes)
+
+
+def test_written_labels_stay_beside_their_points_whatever_lines_lead_to_them() -> None:
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([1.0, 10.0], [1.0, 2.0], "o")
+    edge = axes.get_xlim()[0]
+    points = [(edge, 1.0)] * 5 + [(10.0, 2.0)]
+    limits = axes.get_xlim(), axes.get_ylim()
+    label_points(axes, points, ["crowded"] * 5 + ["alone"], size=10, gap=4)
+    figure.draw_without_rendering()
+    assert len(axes.lines) > 1  # some of the crowd stand apart
+    assert (axes.get_xlim(), axes.get_ylim()) == limits
+    *crowd, alone = [text.get_window_extent().padded(-0.5) for text in axes.texts]  # they may share an edge
+    assert not any(first.overlaps(second) for first, second in combinations(crowd, 2))
+    x, y = axes.transData.transform(points[-1])
+    assert min(abs(alone.x0 - x), abs(alone.x1 - x)) < 8
+    assert alone.y0 < y < alone.y1

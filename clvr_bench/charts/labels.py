@@ -1,9 +1,13 @@
-"""Where labels of points can stand without touching one another. Knows boxes alone."""
+"""Where labels of points can stand without touching one another: placing knows boxes alone, writing knows axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,38 @@ def _first_free(
     ]
     free = [box for box in candidates if box.inside(frame) and not any(box.overlaps(other) for other in taken)]
     return free[0] if free else candidates[0]
+
+
+def label_points(
+    axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str], *, size: float, gap: float
+) -> None:
+    """Write labels beside points where nothing is in their way; a thin line leads to one that stands apart.
+
+    Args:
+        axes: With everything else in it, as the axes' final place and limits decide where there is room.
+        points: In the axes' data.
+        labels: One a point.
+        size: Of their font, in points.
+        gap: From the middle of a point to its label, in points.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # so that the axes have their final place
+    axes.autoscale(False)  # and keep it, whatever lines are added
+    spots = axes.transData.transform(points).tolist()
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+    texts = [axes.text(0, 0, label, fontsize=size, va="bottom", bbox=paper, in_layout=False) for label in labels]
+    extents = [text.get_window_extent() for text in texts]
+    window = axes.get_window_extent()
+    boxes = place_labels(
+        spots,
+        [(extent.width, extent.height) for extent in extents],
+        Box(window.x0, window.y0, window.width, window.height),
+        gap=gap * figure.dpi / 72,
+    )
+    to_data = axes.transData.inverted()
+    for text, box, (x, y) in zip(texts, boxes, spots, strict=True):
+        text.set_position(to_data.transform((box.left, box.bottom)).tolist())
+        if abs(box.bottom + box.height / 2 - y) > box.height:
+            near = min(max(x, box.left), box.left + box.width), box.bottom + box.height / 2
+            axes.plot(*to_data.transform([(x, y), near]).T, color=text.get_color(), linewidth=0.4, zorder=1)

@@ -1,0 +1,132 @@
+"""What charts show of a suite: a row a group of runs, with every seed's numbers. Knows no matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from clvr_bench.errors import ClvrBenchError
+from clvr_bench.groups import LINEAR, Group, group_runs, shown_options, without_superseded
+from clvr_bench.records import load_runs
+
+
+class Point(NamedTuple):
+    """A measure at the end of an epoch: the lowest, the mean and the highest of the seeds."""
+
+    epoch: int
+    low: float
+    mean: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a leaderboard.
+
+    Attributes:
+        name: The pretext task, and what else tells it from others of the same pretext task.
+        labels: Which labels pretraining saw: ``"none"``, or another word.
+        top1: Linear top-1 in percent, one a seed that counts; empty where none was evaluated.
+        seconds: Of pretraining, one a seed.
+        encoder_passes: Pictures encoded in pretraining, mean over seeds.
+        histories: The epochs of each seed, as records keep them; empty where nothing is trained.
+    """
+
+    name: str
+    labels: str = "none"
+    top1: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+    encoder_passes: float = 0.0
+    histories: tuple[Sequence[Mapping[str, Any]], ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether there was an epoch of pretraining."""
+        return any(self.histories)
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1 in percent; below all others where none was evaluated."""
+        return fmean(self.top1) if self.top1 else -inf
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of top-1 over seeds, in points; 0 for one seed."""
+        return stdev(self.top1) if len(self.top1) > 1 else 0.0
+
+    def curve(self, measure: str) -> list[Point]:
+        """Follow a measure through the epochs.
+
+        Args:
+            measure: A key of a record's history, such as ``"knn_top1"`` (percent, on val) or ``"loss"``.
+
+        Returns:
+            The epochs at whose end it was measured, in order.
+        """
+        found: dict[int, list[float]] = {}
+        for history in self.histories:
+            for epoch in history:
+                if epoch.get(measure) is not None:
+                    found.setdefault(epoch["epoch"], []).append(epoch[measure])
+        return [Point(epoch, min(seen), fmean(seen), max(seen)) for epoch, seen in sorted(found.items())]
+
+
+def load_rows(results: Path, suite: str | None = None) -> list[Row]:
+    """Read what charts show of one suite, the best mean first; transfers are left out.
+
+    Args:
+        results: A folder of suites, or the folder of one suite.
+        suite: The only suite wanted.
+
+    Raises:
+        ClvrBenchError: There are no runs, those of several suites or data sets, or a record cannot be read.
+    """
+    groups, _ = without_superseded(group_runs(load_runs(results, suite)))
+    groups = [group for group in groups if group.target is None and group.averaged]
+    for what, seen in (
+        ("suite", {group.runs[0].suite for group in groups}),
+        ("data set", {group.dataset for group in groups}),
+    ):
+        if len(seen) > 1:
+            raise ClvrBenchError(f"{results}: charts are of one {what}, here are: {', '.join(sorted(seen))}.")
+    named = zip(groups, distinct_names([_parts(group) for group in groups]), strict=True)
+    return sorted((_row(group, name) for group, name in named), key=lambda row: (-row.mean, row.name))
+
+
+def distinct_names(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Name rows by their first part, and by those others in which rows with the same first part differ."""
+    names = []
+    for row in rows:
+        alike = [other for other in rows if other[0] == row[0]]
+        telling = [part for part, *others in zip(row, *alike, strict=True) if len(set(others)) > 1]
+        names.append(", ".join([row[0], *filter(None, telling)]))
+    return names
+
+
+def _parts(group: Group) -> list[str]:
+    """Return what tells a group from others of its suite and data set, the pretext task first."""
+    identity, encoder = group.identity, group.identity["encoder"]
+    return [
+        identity["pretext_task"]["name"],
+        encoder["name"] if encoder else "",
+        str(group.facts.get("augmentation", "")),
+        shown_options(group.options_shown),
+        identity["precision"],
+        group.fingerprint,
+    ]
+
+
+def _row(group: Group, name: str) -> Row:
+    records = [run.pretraining for run in group.averaged]
+    return Row(
+        name=name,
+        labels=str(group.facts.get("labels", "none")),
+        top1=tuple(group.values(LINEAR, "top1")),
+        seconds=tuple(record.compute["seconds"] for record in records),
+        encoder_passes=fmean(record.compute["encoder_passes"] for record in records),
+        histories=tuple(record.history for record in records),
+    )
