@@ -65,7 +65,7 @@ from clvr_bench.assembly import build_augmentation, build_task_on
 from clvr_bench.checkpoints import save_weights
 from clvr_bench.contracts.pretext_task import decay_groups
 from clvr_bench.data import Access
-from clvr_bench.devices import autocast, choose_device, describe
+from clvr_bench.devices import autocast, choose_device
 from clvr_bench.draws import key_of
 from clvr_bench.groups import group_runs
 from clvr_bench.ops.distortions import Distortions
@@ -238,8 +238,8 @@ class Pictures(Dataset[list[Tensor]]):
         return len(self._pictures)
 
     def __getitem__(self, number: int) -> list[Tensor]:
-        views: list[Tensor] = self._transform(self._pictures[number])
-        return views
+        views: Any = self._transform(self._pictures[number])  # by its types it might return pictures too
+        return list(views)
 
 
 class Pretraining:
@@ -260,11 +260,10 @@ class Pretraining:
         peer = PEERS[task.entry.name](encoder, task.options)
         self.peer = peer.to(sweep.device).to(memory_format=torch.channels_last)
         self._seed, self._device, self._precision = combination.seed, sweep.device, sweep.precision
-        batch, workers = (
-            combination.budget.batch_size,
-            {"num_workers": torch.get_num_threads(), "persistent_workers": True},
+        batch, pictures, workers = combination.budget.batch_size, Pictures(split, views), torch.get_num_threads()
+        self._loader = DataLoader(
+            pictures, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True
         )
-        self._loader = DataLoader(Pictures(split, views), batch, shuffle=True, drop_last=True, **workers)
         self.epochs, self.pictures = combination.budget.epochs, len(self._loader) * batch  # an epoch
         self._steps = self.epochs * len(self._loader)
         recipe = scaled(task.recipe, peer.scale)
@@ -312,7 +311,7 @@ def folder_beside(sweep: Sweep) -> Path:
     return sweep.results.parent / f"{sweep.suite.name}-lightly"
 
 
-def pretrained(planned: Planned, sweep: Sweep, console: Console) -> tuple[Path, PretrainingRecord]:
+def pretrained(planned: Planned, sweep: Sweep, console: Console) -> tuple[str, PretrainingRecord]:
     """Pretrain lightly's side of one of the suite's runs, unless that is done.
 
     Args:
@@ -321,12 +320,14 @@ def pretrained(planned: Planned, sweep: Sweep, console: Console) -> tuple[Path, 
         console: Is told of every epoch.
 
     Returns:
-        The file of the encoder's weights, and the record beside it.
+        The file of the encoder's weights, or its hash where it was not kept; and the record beside it.
     """
     record = PretrainingRecord({**planned.identity, "peer": PEER}, facts=planned.facts)
     place = folder_beside(sweep) / "pretrained" / record.folder_name
-    if (place / "pretraining.json").is_file() and (place / WEIGHTS).is_file():
-        return place / WEIGHTS, PretrainingRecord.load(place / "pretraining.json")
+    path, weights = place / "pretraining.json", place / WEIGHTS
+    if path.is_file():
+        record = PretrainingRecord.load(path)
+        return str(weights) if weights.is_file() else f"sha256:{record.weights}", record
     run, started, history = Pretraining(planned, sweep), now(), []
     for entry in run.run():
         history.append(entry)
@@ -341,15 +342,15 @@ def pretrained(planned: Planned, sweep: Sweep, console: Console) -> tuple[Path, 
         weights=save_weights(place, run.peer.encoder),
         provenance=provenance(sweep.device, (), started),
     )
-    record.save(place / "pretraining.json")
-    return place / WEIGHTS, record
+    record.save(path)
+    return str(weights), record
 
 
-def judged(weights: Path, planned: Planned, sweep: Sweep, access: Access) -> Run:
+def judged(weights: str, planned: Planned, sweep: Sweep, access: Access) -> Run:
     """Let the suite's evaluations judge a file of weights, unless they have, and return the run with their records.
 
     Args:
-        weights: The file.
+        weights: The file, or the hash of one that is judged already.
         planned: The suite's run that it stands beside.
         sweep: The sweep that that is part of.
         access: How the data are reached.
@@ -360,7 +361,7 @@ def judged(weights: Path, planned: Planned, sweep: Sweep, access: Access) -> Run
     combination, folder = planned.combination, folder_beside(sweep)
     encoder: Any = combination.encoder  # both methods have one
     source = f"lightly {PEER['version']}, {combination.task.entry.name}, seed {combination.seed}"
-    task = {"name": "weights", "file": str(weights), "format": "clvr_bench", "labels": "none", "options_source": source}
+    task = {"name": "weights", "file": weights, "format": "clvr_bench", "labels": "none", "options_source": source}
     content = {
         **sweep.suite.model_dump(),
         "name": folder.name,
@@ -450,17 +451,12 @@ def markdown(rows: pd.DataFrame) -> str:
     lines = ["| | method | seeds | top-1 % | k-NN % | seconds | views/s | lightly minus clvr-bench, points |"]
     lines += ["| --- | --- | --: | --: | --: | --: | --: | --: |"]
     for row in rows.itertuples():
-        cells = [
-            row.side,
-            row.method,
-            str(row.seeds),
-            _shown("{:.2f}", row.top1_mean),
-            _shown("{:.2f}", row.knn_top1_mean),
-        ]
-        cells[3] += _shown(" ± {:.2f}", row.top1_std)
-        cells += [f"{row.seconds_mean:,.0f}", f"{row.views_per_second_mean:,.0f}"]
+        top1 = f"{row.top1_mean:.2f}{_shown(' ± {:.2f}', row.top1_std)}"
+        knn = _shown("{:.2f}", row.knn_top1_mean)
+        speed = f"{row.seconds_mean:,.0f} | {row.views_per_second_mean:,.0f}"
         interval = _shown(" ({:+.2f} to {:+.2f})", row.difference_low, row.difference_high)
-        lines.append(f"| {' | '.join(cells)} | {_shown('{:+.2f}', row.difference)}{interval} |")
+        apart = f"{_shown('{:+.2f}', row.difference)}{interval}"
+        lines.append(f"| {row.side} | {row.method} | {row.seeds} | {top1} | {knn} | {speed} | {apart} |")
     return "\n".join(lines)
 
 
@@ -529,12 +525,11 @@ def main() -> None:
         sweep = plan(suite, load_plugins(), results=arguments.results, device=device, access=access, where=where)
         rows = compare(sweep, access, console)
     except ClvrBenchError as error:
-        parser.error(str(error))
+        parser.exit(2, f"peers.py: {error}\n")
     folder = folder_beside(sweep)
     write_leaderboard(folder)
     rows.to_csv(folder / "peers.csv", index=False)
-    versions = f"lightly {PEER['version']}, torch {torch.__version__.split('+')[0]}"
-    console.print(f"{markdown(rows)}\n\n*{describe(device)}, {torch.get_num_threads()} threads, {versions}.*")
+    console.print(f"{markdown(rows)}\n\nlightly {PEER['version']}. Written: {folder / 'peers.csv'}")
     left = [planned for planned in sweep.planned if planned.standing != "done"]
     if left:
         console.print(f"{len(left)} of {len(sweep.planned)} runs of clvr-bench are not done: {_command(arguments)}")
