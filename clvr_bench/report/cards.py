@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from clvr_bench.groups import Group
 from clvr_bench.records import Run
+from clvr_bench.report.classes import Confusion, confusion
 from clvr_bench.run_facts import evaluation_name, judgements, run_facts, scores_text
 from clvr_bench.standings import Standing
-from clvr_bench.tables import top1_text
+from clvr_bench.tables import NOTHING, top1_text
+
+HEALTH = {
+    "k-NN %": ("knn_top1_mean", 1),
+    "RankMe": ("rankme_mean", 1),
+    "spread": ("spread_mean", 3),
+    "alignment": ("alignment_mean", 3),
+    "uniformity": ("uniformity_mean", 3),
+}
+"""What describes a row's features: its column, and how many decimals are shown."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +81,30 @@ class Card:
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         row = self.row
-        yield "top-1", f"{self.top1} %, {row['seeds']} seeds" if self.top1 else ""
+        yield "top-1", f"{self.top1} %" if self.top1 else ""
+        yield "seeds", str(row["seeds"] or "")
         yield "evaluation", row["evaluation"]
         yield "labels", row["uses_labels"]
         yield "options", row["options"]
         yield "options from", row["options_source"]
         yield "status", row["status"]
         yield "note", row["note"]
+
+    @property
+    def has_health(self) -> bool:
+        """Whether its features were measured."""
+        return bool(self.group.evaluations.get("health"))
+
+    @property
+    def health(self) -> list[str]:
+        """What describes its features, in the order of ``HEALTH``."""
+        values = ((self.row[column], decimals) for column, decimals in HEALTH.values())
+        return [NOTHING if value != value else f"{value:.{decimals}f}" for value, decimals in values]
+
+    @cached_property
+    def confusion(self) -> Confusion | None:
+        """What its classes were taken for; None where no predictions can be read."""
+        return confusion(self.group)
 
     @property
     def runs(self) -> list[RunCard]:

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from clvr_bench.records import load_runs
-from clvr_bench.report.cards import Card, cards
+from clvr_bench.report.cards import HEALTH, Card, cards
 from clvr_bench.report.charts import costs, panels, scopes
 from clvr_bench.report.figure2 import published_plot, strips
 from clvr_bench.report.plots import corners
@@ -50,6 +50,8 @@ def report_text(results: Path, suite: str | None = None, on_damaged: Callable[[s
         costs=[chart for scope in charted if (chart := costs(scope))],
         published=published_plot(),
         strips=strips(shown),
+        health=list(HEALTH),
+        measured=[card for card in shown if card.has_health],
         choices={facet: (title, _choices(shown, facet)) for facet, title in FACETS.items()},
         script=script,
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),

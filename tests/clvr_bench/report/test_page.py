@@ -99,6 +99,21 @@ def test_what_was_never_trained_has_no_curve_and_no_cost(tmp_path: Path) -> None
     assert not {"learning", "costs"} & Reader(report_text(tmp_path)).values("id")
 
 
+def test_a_row_says_how_its_classes_and_its_features_are(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "study", [60.0, 61.0], spread=0.123)
+    page = Reader(report_text(tmp_path))
+    assert {"class 0", "class 9", "0.123", "120.0"} <= set(page.texts)
+    assert "health" in page.values("id")
+
+
+def test_a_row_says_that_its_predictions_are_damaged(tmp_path: Path) -> None:
+    (run,) = write_seeds(tmp_path / "study", [60.0], spread=None)
+    next((run.folder / "evaluations").glob("linear-*.npz")).unlink()
+    page = Reader(report_text(tmp_path))
+    assert any(text.startswith("Predictions are missing or damaged") for text in page.texts)
+    assert "health" not in page.values("id")
+
+
 def test_the_page_names_nothing_to_load(tmp_path: Path) -> None:
     write_realistic(tmp_path / "study")
     page = Reader(report_text(tmp_path))
