@@ -13,10 +13,12 @@ from clvr_bench.report.charts import costs, panels, scopes
 from clvr_bench.report.figure2 import published_plot, strips
 from clvr_bench.report.plots import corners
 from clvr_bench.standings import standings, standings_frame
-from clvr_bench.tables import HTML_WIDTH, sheet
+from clvr_bench.tables import sheet
 from clvr_bench.typesetting import html_environment
 
 FOLDER = Path(__file__).parent
+WIDTH = 140
+"""Characters of a row of the leaderboard; what has no room is in the rows' cards."""
 FACETS = {"suite": "suite", "dataset": "data set", "task": "pretext task"}
 """What rows can be chosen by, as the page calls it."""
 
@@ -44,7 +46,7 @@ def report_text(results: Path, suite: str | None = None, on_damaged: Callable[[s
     return environment.get_template("page.html").render(
         title=f"Results of {', '.join(_choices(shown, 'suite'))}",
         runs=len(runs),
-        sheet=sheet(standings_frame(found), HTML_WIDTH),
+        sheet=sheet(standings_frame(found), WIDTH),
         cards=shown,
         panels=[panel for scope in charted for panel in panels(scope)],
         costs=[chart for scope in charted if (chart := costs(scope))],
