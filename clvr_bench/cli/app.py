@@ -383,11 +383,15 @@ def report(
     output: Annotated[Path, typer.Option(help="A .html file.", metavar="FILE")] = Path("report.html"),
     results: Results = Path("results"),
     suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .png or .svg to show on it, such as one that preview drew; repeatable.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Write all results as one page that opens in a browser without a network: tables, charts, every run."""
     from clvr_bench.cli.report import write_report
 
-    write_report(results, suite, output)
+    write_report(results, suite, picture or [], output)
 
 
 @app.command()

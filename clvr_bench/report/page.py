@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from clvr_bench.records import load_runs
 from clvr_bench.report.cards import HEALTH, Card, cards
 from clvr_bench.report.charts import costs, panels, scopes
 from clvr_bench.report.figure2 import published_plot, strips
+from clvr_bench.report.pictures import Picture
 from clvr_bench.report.plots import corners
 from clvr_bench.standings import standings, standings_frame
 from clvr_bench.tables import sheet
@@ -23,7 +24,13 @@ FACETS = {"suite": "suite", "dataset": "data set", "task": "pretext task"}
 """What rows can be chosen by, as the page calls it."""
 
 
-def report_text(results: Path, suite: str | None = None, on_damaged: Callable[[str], None] | None = None) -> str:
+def report_text(
+    results: Path,
+    suite: str | None = None,
+    on_damaged: Callable[[str], None] | None = None,
+    *,
+    pictures: Sequence[Picture] = (),
+) -> str:
     """Write the page; the same records always give the same text.
 
     It forbids itself to load anything and to run any other script than its own, whatever names hold.
@@ -32,6 +39,7 @@ def report_text(results: Path, suite: str | None = None, on_damaged: Callable[[s
         results: A folder of suites, or the folder of one suite.
         suite: The only suite wanted.
         on_damaged: Is told of records that cannot be read, a line each; what they are about is then left out.
+        pictures: What is shown besides, before the runs.
 
     Raises:
         ClvrBenchError: There are no runs, or a record cannot be read and nobody is told.
@@ -54,6 +62,7 @@ def report_text(results: Path, suite: str | None = None, on_damaged: Callable[[s
         strips=strips(shown),
         health=list(HEALTH),
         measured=[card for card in shown if card.has_health],
+        pictures=pictures,
         choices={facet: (title, _choices(shown, facet)) for facet, title in FACETS.items()},
         script=script,
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),

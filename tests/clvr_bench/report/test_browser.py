@@ -6,13 +6,16 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from clvr_bench.report.page import report_text
+from clvr_bench.report.pictures import Picture
 from tests.clvr_bench.records_fake import write_realistic, write_seeds
 from tests.clvr_bench.report.test_page import NASTY, write_nasty
 
@@ -42,10 +45,10 @@ frame.addEventListener("load", () => {
 """Looks into the page from outside, so that what is tested is the very file."""
 
 
-def browse(results: Path, folder: Path, steps: str) -> tuple[Any, str]:
+def browse(results: Path, folder: Path, steps: str, pictures: Sequence[Picture] = ()) -> tuple[Any, str]:
     """Open the page of a results folder and take some steps in it; return what they return, and complaints."""
     assert CHROMIUM
-    (folder / "report.html").write_text(report_text(results))
+    (folder / "report.html").write_text(report_text(results, pictures=pictures))
     (folder / "harness.html").write_text(HARNESS.replace("STEPS", steps))
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
@@ -66,6 +69,14 @@ def test_it_opens_without_a_complaint_and_loads_nothing(tmp_path: Path) -> None:
     assert complaints == ""
     assert (found["loaded"], found["pictures"], found["form"]) == ([], 0, False)
     assert NASTY in found["tasks"]
+
+
+def test_it_shows_pictures_that_are_a_part_of_it(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "results" / "study", [60.0])
+    Image.new("RGB", (7, 3)).save(tmp_path / "small.png")
+    shown = "return [...page.images].map((picture) => picture.naturalWidth);"
+    pictures = [Picture.read(tmp_path / "small.png")]
+    assert browse(tmp_path / "results", tmp_path, shown, pictures) == ([7], "")
 
 
 def test_it_runs_no_script_but_its_own(tmp_path: Path) -> None:

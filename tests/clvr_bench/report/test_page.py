@@ -13,6 +13,7 @@ from clvr_bench.report.page import report_text
 from tests.clvr_bench.records_fake import FakeRun, other_data, write_realistic, write_seeds
 from tests.conftest import Answer
 
+ROOT = Path(__file__).parents[3]
 NASTY = """</script><img src=x onerror=alert(1)>"' data-x='{{ 7 * 7 }}"""
 
 
@@ -122,6 +123,10 @@ def test_the_page_names_nothing_to_load(tmp_path: Path) -> None:
     assert any("default-src 'none'" in str(content) for content in page.values("content"))
 
 
+def test_the_committed_results_make_a_page_of_a_size_to_send() -> None:
+    assert len(report_text(ROOT / "results").encode()) < 3_000_000
+
+
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     write_realistic(tmp_path / "study")
     assert report_text(tmp_path) == report_text(tmp_path)
@@ -141,6 +146,28 @@ def test_the_command_refuses_another_suffix_before_it_reads(cli: Callable[..., A
     answer = cli("report", "--output", "page.pdf")
     assert answer.code == 2
     assert "--output page.pdf: expected a name that ends in .html." in answer.err
+
+
+def test_pictures_become_a_part_of_the_page(cli: Callable[..., Answer]) -> None:
+    write_seeds(Path("results") / "study", [60.0])
+    Path("<crop>.png").write_bytes(b"\x89PNG")
+    Path("turns.svg").write_text("<svg/>")
+    assert cli("report", "--picture", "<crop>.png", "--picture", "turns.svg").code == 0
+    page = Reader(Path("report.html").read_text())
+    assert page.values("src") == {"data:image/png;base64,iVBORw==", "data:image/svg+xml;base64,PHN2Zy8+"}
+    assert page.values("alt") == {"<crop>", "turns"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x.pdf", "expected a name that ends in .png or .svg. Draw one with"), ("x.png", "cannot be read (No such file")],
+)
+def test_a_picture_that_cannot_be_shown_is_refused(cli: Callable[..., Answer], name: str, said: str) -> None:
+    write_seeds(Path("results") / "study", [60.0])
+    answer = cli("report", "--picture", name)
+    assert answer.code == 2
+    assert f"--picture {name}: {said}" in answer.err
+    assert not Path("report.html").exists()
 
 
 def test_no_runs_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
