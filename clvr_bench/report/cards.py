@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isnan
 from typing import Any
 
 from clvr_bench.groups import Group
@@ -70,9 +71,8 @@ class Card:
     @property
     def top1(self) -> str:
         """Mean and standard deviation; empty where no run was judged."""
-        values = self.group.values("linear", "top1")
-        std = self.row["top1_std"]
-        return top1_text(self.row["top1_mean"], std if std == std else None).strip() if values else ""
+        mean, std = self.row["top1_mean"], self.row["top1_std"]
+        return "" if isnan(mean) else top1_text(mean, None if isnan(std) else std).strip()
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ class Card:
     def health(self) -> list[str]:
         """What describes its features, in the order of ``HEALTH``."""
         values = ((self.row[column], decimals) for column, decimals in HEALTH.values())
-        return [NOTHING if value != value else f"{value:.{decimals}f}" for value, decimals in values]
+        return [NOTHING if isnan(value) else f"{value:.{decimals}f}" for value, decimals in values]
 
     @cached_property
     def confusion(self) -> Confusion | None:

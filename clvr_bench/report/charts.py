@@ -27,7 +27,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the rows of one suite and data set cost."""
+    """What the rows of one suite and data set cost.
+
+    Attributes:
+        title: Which these are.
+        card: One of theirs, by which readers choose them.
+        plot: Top-1 by seconds.
+    """
 
     title: str
     card: Card

@@ -22,7 +22,14 @@ LINE = 20
 
 @dataclass(frozen=True)
 class Strip:
-    """The figure's methods as one suite measured them."""
+    """The figure's methods as one suite measured them.
+
+    Attributes:
+        title: Which suite, data set and evaluation these are.
+        card: One of theirs, by which readers choose them.
+        plot: A line a method, the best above.
+        remarks: How far the order agrees with the published one.
+    """
 
     title: str
     card: Card
