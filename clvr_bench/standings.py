@@ -112,16 +112,38 @@ def leaderboard(
     Raises:
         ClvrBenchError: There are no runs, or a record cannot be read and nobody is told.
     """
-    import pandas as pd  # imports in half a second, which the records' other readers need not wait for
+    return standings_frame(standings(load_runs(results, suite, on_damaged)))
 
-    groups, superseded = without_superseded(group_runs(load_runs(results, suite, on_damaged)))
+
+class Standing(NamedTuple):
+    """A row of the leaderboard, and the runs that it is derived from.
+
+    Attributes:
+        group: The runs.
+        row: Values by column.
+    """
+
+    group: Group
+    row: Mapping[str, Any]
+
+
+def standings(runs: Iterable[Run]) -> list[Standing]:
+    """Derive the leaderboard's rows from runs, by suite and data set, the best mean first; see ``leaderboard``."""
+    groups, superseded = without_superseded(group_runs(runs))
     rankings, remarks = _rankings(groups), _remarks(groups)
-    rows = [
-        _row(group, rankings.get(group.key, Ranking()), superseded[group.request], remarks[group.key])
+    found = [
+        Standing(group, _row(group, rankings.get(group.key, Ranking()), superseded[group.request], remarks[group.key]))
         for group in groups
     ]
+    return sorted(found, key=lambda standing: _order(standing.row))
+
+
+def standings_frame(found: Sequence[Standing]) -> pd.DataFrame:
+    """Return standings as a data frame, a row each in the order given, with the columns of ``COLUMNS`` and further."""
+    import pandas as pd  # imports in half a second, which the records' other readers need not wait for
+
+    rows = [standing.row for standing in found]
     further = sorted({name for row in rows for name in row} - set(COLUMNS))
-    rows.sort(key=_order)
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *further])
     types = {TEXT: "object", COUNT: "Int64"}
     return frame.astype({name: types.get(str(COLUMNS.get(name)), "float64") for name in frame.columns})

@@ -93,8 +93,13 @@ def load_rows(results: Path, suite: str | None = None) -> list[Row]:
     ):
         if len(seen) > 1:
             raise ClvrBenchError(f"{results}: charts are of one {what}, here are: {', '.join(sorted(seen))}.")
+    return sorted(chart_rows(groups), key=lambda row: (-row.mean, row.name))
+
+
+def chart_rows(groups: Sequence[Group]) -> list[Row]:
+    """Return a row a group, in their order, of groups of one suite and data set of which some run is done."""
     named = zip(groups, distinct_names([_parts(group) for group in groups]), strict=True)
-    return sorted((_row(group, name) for group, name in named), key=lambda row: (-row.mean, row.name))
+    return [_row(group, name) for group, name in named]
 
 
 def distinct_names(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -379,6 +379,22 @@ def figure2(
 
 
 @app.command()
+def report(
+    output: Annotated[Path, typer.Option(help="A .html file.", metavar="FILE")] = Path("report.html"),
+    results: Results = Path("results"),
+    suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="A .png or .svg to show on it, such as one that preview drew; repeatable.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Write all results as one page that opens in a browser without a network: tables, charts, every run."""
+    from clvr_bench.cli.report import write_report
+
+    write_report(results, suite, picture or [], output)
+
+
+@app.command()
 def show(
     run: Annotated[str, typer.Argument(help="A run's folder, or a part of its name.", metavar="RUN")],
     results: Results = Path("results"),

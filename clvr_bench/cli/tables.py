@@ -12,8 +12,8 @@ from rich.table import Table
 from clvr_bench.cli.finding import find_run, warn_of_damage
 from clvr_bench.errors import CannotWrite, ClvrBenchError
 from clvr_bench.files import write_atomically
-from clvr_bench.groups import ARROW, label, transferred_to
-from clvr_bench.records import EvaluationRecord, Run, load_runs
+from clvr_bench.records import Run, load_runs
+from clvr_bench.run_facts import evaluation_name, judgements, run_facts, scores_text
 
 PROBLEM = 1
 FORMATS = (".csv", ".pdf", ".png", ".svg")
@@ -51,7 +51,8 @@ def check_format(output: Path | None, formats: Sequence[str] = FORMATS) -> None:
     """
     if output is not None and output.suffix.lower() not in formats:
         *others, last = sorted(formats)
-        raise ClvrBenchError(f"--output {output}: expected a name that ends in {', '.join(others)} or {last}.")
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        raise ClvrBenchError(f"--output {output}: expected a name that ends in {allowed}.")
 
 
 def write_output(output: Path, content: bytes) -> None:
@@ -102,53 +103,15 @@ def show_run(name: str, results: Path) -> None:
     console, record = Console(), run.pretraining
     console.print(run.folder.name, style="bold", markup=False, highlight=False)
     table = Table.grid(padding=(0, 2))
-    for key, value in _facts(run):
+    for key, value in run_facts(run):
         table.add_row(key, value)
     console.print(table)
-    for evaluation in sorted(run.evaluations, key=lambda record: (bool(transferred_to(record)), _title(record))):
-        scores = ", ".join(f"{metric} {value:.4g}" for metric, value in evaluation.metrics.items())
-        console.print(f"{_title(evaluation)}: {evaluation.error or scores}", markup=False, highlight=False)
+    for evaluation in judgements(run):
+        console.print(f"{evaluation_name(evaluation)}: {scores_text(evaluation)}", markup=False, highlight=False)
         for note in evaluation.notes:
             console.print(f"  {note}", markup=False, highlight=False, style="dim")
     if record.history:
         console.print(_history_table(run))
-
-
-def _title(evaluation: EvaluationRecord) -> str:
-    """Name an evaluation with its options, and with the data that it judges on where they are not the run's own."""
-    target = transferred_to(evaluation)
-    if target is None:
-        return label(evaluation)
-    options = _options(evaluation.details.get("transfer", {}).get("options_shown", {}))
-    return f"{label(evaluation)}{ARROW}{target['name']}" + (f" ({options})" if options else "")
-
-
-def _facts(run: Run) -> list[tuple[str, str]]:
-    record = run.pretraining
-    identity, provenance = record.identity, record.provenance
-    named = {
-        kind: f"{part['name']} (version {part['version']}) {_options(part['options'])}"
-        for kind in ("pretext_task", "encoder", "dataset")
-        if (part := identity[kind])
-    }
-    chain = " + ".join(f"{link['name']} {_options(link['options'])}" for link in identity["augmentation"])
-    return [
-        ("status", f"{record.status} {record.reason}".strip()),
-        *named.items(),
-        ("augmentation", chain or "none"),
-        ("recipe", _options(identity["recipe"] or {})),
-        ("budget", _options(identity["budget"] or {})),
-        ("seed", str(identity["seed"])),
-        ("precision", identity["precision"]),
-        ("compute", _options(record.compute)),
-        ("hardware", f"{provenance.get('hardware')} ({provenance.get('device')}, {provenance.get('threads')} threads)"),
-        ("finished", str(provenance.get("finished"))),
-        ("libraries", _options(provenance.get("libraries", {}))),
-    ]
-
-
-def _options(options: object) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items()) if isinstance(options, dict) else ""
 
 
 def _history_table(run: Run) -> Table:

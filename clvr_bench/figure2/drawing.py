@@ -161,7 +161,7 @@ class Drawing:
         """Draw the write-up's figure: 22 markers of 23 entries, with its axes, ticks, grid, labels and legend."""
         for entry in entries():
             self._mark(axes, entry, entry.drawn)
-        for label, place in _published_labels():
+        for label, place in published_labels():
             look: dict[str, Any] = {"xytext": (0.8 * self.sizes.marker, -0.3), "ha": "left", "va": "center"}
             if label in BELOW_LEFT:
                 look = {"xytext": (-2, -0.6 * self.sizes.marker), "ha": "right", "va": "top"}
@@ -277,7 +277,7 @@ class Drawing:
         axes.legend(handles=lines, loc="lower right", framealpha=0.9, borderpad=0.4, markerscale=self.sizes.marker / 6)
 
 
-def _published_labels() -> list[tuple[str, tuple[float, float]]]:
+def published_labels() -> list[tuple[str, tuple[float, float]]]:
     """Return each marker's label, that of all entries which share it, and its place."""
     names: dict[tuple[float, float], list[str]] = {}
     for entry in entries():

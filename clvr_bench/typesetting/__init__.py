@@ -1,6 +1,7 @@
 """A table for a page or a paper: HTML and LaTeX. Knows cells and notes, not what they are about.
 
-How both look is in ``table.html`` and ``table.tex`` beside this file.
+How both look is in ``table.html`` and ``table.tex`` beside this file; larger pages share ``cells.html`` and
+``look.css``.
 """
 
 from __future__ import annotations
@@ -120,11 +121,16 @@ def latex_text(sheet: Sheet) -> str:
     return environment.get_template("table.tex").render(sheet=sheet, sides=sides)
 
 
-def _environment(**syntax: Any) -> Environment:
+def html_environment(folder: Path) -> Environment:
+    """Return what renders HTML templates of another folder, which may use ``cells.html`` and ``look.css``."""
+    return _environment(folder, autoescape=True)
+
+
+def _environment(*folders: Path, **syntax: Any) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

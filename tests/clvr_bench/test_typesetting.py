@@ -82,7 +82,7 @@ def test_notes_get_letters_as_they_are_met_and_equal_ones_share_theirs() -> None
     assert r"one\textsuperscript{a,b} & 1 \\" in latex
     assert r"two & 2\textsuperscript{b} \\" in latex
     assert latex.index(r"\end{tabular}") < latex.index(r"\textsuperscript{a}~late\par")
-    assert "<td>one<sup>a,b</sup></td>" in page
+    assert '<td>one<sup title="late; early">a,b</sup></td>' in page
     assert "<p><sup>b</sup> early</p>" in page
 
 

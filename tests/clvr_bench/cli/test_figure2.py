@@ -59,7 +59,7 @@ def test_it_is_written_for_a_paper_and_a_page(cli: Cli, suite: Path, tmp_path: P
     assert "rho -0.50, n = 3." in latex
     assert cli("figure2", "--output", "f.html").code == 0
     page = (tmp_path / "f.html").read_text()
-    assert "<td>PIRL (2x)<sup>a</sup></td>" in page
+    assert '<td>PIRL (2x)<sup title="the figure draws it near 96M and 67.6">a</sup></td>' in page
     assert "<p><sup>a</sup> the figure draws it near 96M and 67.6</p>" in page
     assert "rho" not in page
 

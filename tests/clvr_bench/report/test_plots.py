@@ -1,0 +1,62 @@
+"""Scales and marks: values to pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clvr_bench.records import load_runs
+from clvr_bench.report.cards import cards
+from clvr_bench.report.charts import costs, panels, scopes
+from clvr_bench.report.plots import Scale
+from clvr_bench.standings import Standing, standings
+from tests.clvr_bench.records_fake import write_seeds
+
+HISTORY = [{"epoch": epoch, "loss": 1.0, "knn_top1": 0.0} for epoch in (1, 2)]
+
+
+def test_a_scale_puts_values_where_they_belong() -> None:
+    upwards = Scale(0, 50, 100, 0)
+    assert [upwards.at(value) for value in (0, 25, 50)] == [100, 50, 0]
+    factors = Scale(1, 100, 0, 20, is_log=True)
+    assert [factors.at(value) for value in (1, 10, 100)] == [0, 10, 20]
+
+
+def test_ticks_are_round_and_in_range() -> None:
+    assert [text for _, text in Scale(0, 83.5, 0, 100).ticks] == ["0", "20", "40", "60", "80"]
+    assert [text for _, text in Scale(40, 1100, 0, 100, is_log=True).ticks] == ["50", "100", "200", "500", "1,000"]
+
+
+@pytest.mark.parametrize("values", [[5.0], [5.0, 5.0], [0.0]])
+def test_equal_values_have_a_scale_with_them_in_the_middle(values: list[float]) -> None:
+    assert Scale.over(values, 0, 100).at(values[0]) == 50
+
+
+def test_a_scale_leaves_room_at_both_ends() -> None:
+    scale = Scale.over([10, 1000], 0, 108, is_log=True)
+    assert [scale.at(value) for value in (10, 1000)] == [4, 104]
+
+
+def test_the_front_is_joined_by_steps_and_alone_is_labelled(tmp_path: Path) -> None:
+    for task, top1, seconds in (("simclr", 50.0, 10.0), ("byol", 40.0, 100.0), ("pirl", 60.0, 1000.0)):
+        write_seeds(tmp_path / "study", [top1], task=task, compute={"seconds": seconds}, history=HISTORY)
+    (scope,) = scopes(cards(standings_of(tmp_path)))
+    chart = costs(scope)
+    assert chart
+    shapes = {mark.task: (mark.shape, mark.label) for mark in chart.plot.marks}
+    assert shapes == {"simclr": ("dot", "simclr"), "byol": ("ring", ""), "pirl": ("dot", "pirl")}
+    first, corner, last = chart.plot.line
+    assert (first[1], corner[0]) == (corner[1], last[0])
+
+
+def test_numbers_that_an_axis_cannot_show_do_no_harm(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "study", [50.0], compute={"seconds": 0.0}, history=HISTORY)
+    (scope,) = scopes(cards(standings_of(tmp_path)))
+    assert costs(scope) is None
+    (panel,) = panels(scope)
+    assert {y for _, y in panel.plot.line} == {panel.plot.y.start}
+
+
+def standings_of(results: Path) -> list[Standing]:
+    return standings(load_runs(results))
