@@ -5,8 +5,10 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 .PHONY: quickstart test test-slow check format tables install
 .DELETE_ON_ERROR:
 
-quickstart: install  ## set up, run the built-in suite, show the leaderboard
+quickstart: install  ## set up, run the built-in suite, show the leaderboard; write it as a page, and Figure 2 beside it
 	$(BIN)/clvr-bench run quickstart
+	$(BIN)/clvr-bench figure2 --results results --suite quickstart --output results/quickstart/figure2.png
+	$(BIN)/clvr-bench report --results results --suite quickstart --output results/quickstart/report.html
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PARALLEL)
