@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 if TYPE_CHECKING:
-    from clvr_bench.records import PretrainingRecord
+    from clvr_bench.records import EvaluationRecord, PretrainingRecord
 
 PROJECT = "clvr_bench"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -78,28 +79,41 @@ class Hooks:
         """Register evaluations, ``factory(**options)``; called once, when plugins are loaded."""
 
     @hookspec
-    def run_started(self, run: str, identity: Mapping[str, Any]) -> None:
+    def run_started(self, run: str, folder: Path, identity: Mapping[str, Any]) -> None:
         """Observe that a pretraining starts or resumes.
 
         Args:
             run: The name of the run's folder.
+            folder: The run's folder, ``SUITE/runs/RUN`` in the folder of results; what lies in it is the harness's own.
             identity: As in the pretraining record.
         """
 
     @hookspec
-    def epoch_finished(self, run: str, epoch: Mapping[str, Any]) -> None:
+    def epoch_finished(self, run: str, folder: Path, epoch: Mapping[str, Any]) -> None:
         """Observe a finished epoch.
 
         Args:
             run: The name of the run's folder.
+            folder: As above.
             epoch: The history's entry: ``epoch, loss, learning_rate, knn_top1, seconds`` and the task's logs.
         """
 
     @hookspec
-    def run_finished(self, run: str, record: PretrainingRecord) -> None:
+    def run_finished(self, run: str, folder: Path, record: PretrainingRecord) -> None:
         """Observe that a pretraining ended: done, failed or skipped.
 
         Args:
             run: The name of the run's folder.
+            folder: As above.
             record: Its pretraining record.
+        """
+
+    @hookspec
+    def evaluation_finished(self, run: str, folder: Path, record: EvaluationRecord) -> None:
+        """Observe that an evaluation ended, or failed; ``run_finished`` was called before it.
+
+        Args:
+            run: The name of the run's folder.
+            folder: As above.
+            record: The evaluation's record; its ``error`` is empty where it did not fail.
         """

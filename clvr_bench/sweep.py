@@ -44,6 +44,9 @@ class Listener:
     def run_postponed(self, number: int, total: int, planned: Planned) -> None:
         """Another process is at work on a combination; it comes up again after all others."""
 
+    def run_found_done(self, planned: Planned) -> None:
+        """Another process has finished a combination that was left to it."""
+
     def stepped(self, progress: Progress) -> None:
         """An optimizer step is done; ``progress`` names the next."""
 
@@ -160,6 +163,7 @@ class Sweep:
         planned = replace(planned, standing=standing_of(planned.folder, planned.combination, planned.skip))
         if planned.standing == "done":  # by another process
             outcome.counts["done"] += 1
+            watch.listener.run_found_done(planned)
             return
         watch.listener.run_started(*self._number(planned), planned)
         try:
@@ -329,6 +333,7 @@ class _Execution:
             self._listener.evaluating(choice.entry.name)
             record = evaluate(frozen, choice, planned.id, planned.folder, sweep.device)
             self._listener.evaluated(record)
+            self._tell("evaluation_finished", record=record)
             failures += [record.error] if record.error else []
         return ("failed", "; ".join(failures)) if failures else ("done", "")
 
@@ -368,7 +373,8 @@ class _Execution:
     def _tell(self, hook: str, **what: object) -> None:
         """Call the observers; one that raises is named, and the run goes on."""
         try:
-            getattr(self._sweep.plugins.hook, hook)(run=self._planned.folder.name, **what)
+            folder = self._planned.folder
+            getattr(self._sweep.plugins.hook, hook)(run=folder.name, folder=folder, **what)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             self._listener.warned(

@@ -23,14 +23,14 @@ def show_plan(sweep: Sweep, console: Console) -> None:
             continue
         total += cost.seconds
         disk += cost.disk_mb
-        numbers = (_duration(cost.seconds), f"{cost.memory_mb:.0f}", f"{cost.disk_mb:.0f}")
+        numbers = (duration(cost.seconds), f"{cost.memory_mb:.0f}", f"{cost.disk_mb:.0f}")
         table.add_row(str(planned.combination), planned.standing, *numbers)
     console.print(table)
     for planned in sweep.planned:
         if planned.skip:
             console.print(f"skipped: {planned.combination}: {planned.skip}", markup=False, highlight=False)
     console.print(
-        f"Combinations: {len(sweep.planned)}, on {sweep.device} in {sweep.precision}: about {_duration(total)} and "
+        f"Combinations: {len(sweep.planned)}, on {sweep.device} in {sweep.precision}: about {duration(total)} and "
         f"{disk:.0f} MB to go, as if none had begun. Measured on a few steps; probes come on top.",
         highlight=False,
     )
@@ -49,7 +49,8 @@ def _cost(planned: Planned, sweep: Sweep, measured: dict[str, Estimate | str]) -
     return measured[key]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration in words."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120

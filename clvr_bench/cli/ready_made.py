@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from clvr_bench.cli.loading import load_with_warnings
-from clvr_bench.cli.progress import Watcher
 from clvr_bench.cli.reading import reading
 from clvr_bench.cli.tables import print_failures, print_new_leaderboard
+from clvr_bench.cli.watching import watching
 from clvr_bench.combinations import Override
 from clvr_bench.devices import choose_device
 from clvr_bench.errors import ClvrBenchError
@@ -52,8 +52,8 @@ def evaluate_weights(request: EvaluateRequest, weights: Path) -> int:
             overrides=overrides,
             where="evaluate",
         )
-    with Watcher(console) as watcher:
-        outcome = sweep.run(watcher)
+    with watching(sweep, console) as listener:
+        outcome = sweep.run(listener)
     for report in _reports(sweep):
         console.print(report, markup=False, highlight=False, soft_wrap=True)
     if any(sweep.results.glob("runs/*/pretraining.json")):

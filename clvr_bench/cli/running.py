@@ -11,8 +11,8 @@ from rich.console import Console
 
 from clvr_bench.cli.app import parse_duration
 from clvr_bench.cli.loading import load_with_warnings
-from clvr_bench.cli.progress import Watcher
 from clvr_bench.cli.reading import ReadingFlags, reading
+from clvr_bench.cli.watching import watching
 from clvr_bench.combinations import Override
 from clvr_bench.devices import choose_device
 from clvr_bench.errors import ClvrBenchError
@@ -79,8 +79,8 @@ def run_request(request: RunRequest) -> int:
         with compiled:
             show_plan(sweep, console)
         return 0
-    with compiled, Watcher(console) as watcher:
-        outcome = sweep.run(watcher, time_limit)
+    with compiled, watching(sweep, console) as listener:
+        outcome = sweep.run(listener, time_limit)
     return _conclude(sweep, outcome, console)
 
 
