@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from clvr_bench.hooks import hookimpl as hookimpl
     from clvr_bench.literature import published as published
     from clvr_bench.options import InputFile as InputFile
+    from clvr_bench.records import EvaluationRecord as EvaluationRecord
+    from clvr_bench.records import PretrainingRecord as PretrainingRecord
 
 _HOMES = {
     "api": ("compare", "evaluate", "leaderboard", "load_encoder", "pairs", "run"),
@@ -58,6 +60,7 @@ _HOMES = {
     "hooks": ("Register", "hookimpl"),
     "literature": ("published",),
     "options": ("InputFile",),
+    "records": ("EvaluationRecord", "PretrainingRecord"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -24,6 +24,8 @@ from clvr_bench.errors import ClvrBenchError, PluginError
 from clvr_bench.hooks import PROJECT, Hooks
 from clvr_bench.registry import Entry, Family, Kind, Registrar, Registry
 
+ON_REQUEST = f"{PROJECT}.on_request"
+"""The group of entry points that are loaded only where somebody asks for them."""
 DIRS_VARIABLE = "CLVR_BENCH_PLUGINS_DIR"
 HOOK_NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
@@ -36,7 +38,7 @@ class Plugin:
         name: The entry point's name, or the file's stem.
         distribution: The installed package it belongs to, or the plugins directory.
         version: That package's version; the code's hash for a file.
-        state: Loaded, blocked by ``--no-plugin``, or broken.
+        state: Loaded, waiting for ``--plugin``, blocked by ``--no-plugin``, or broken.
         reason: Why it is broken, in one line.
         registered: What it registered.
     """
@@ -44,7 +46,7 @@ class Plugin:
     name: str
     distribution: str
     version: str
-    state: Literal["loaded", "blocked", "broken"] = "loaded"
+    state: Literal["loaded", "waiting", "blocked", "broken"] = "loaded"
     reason: str = ""
     registered: list[Entry | Family] = field(default_factory=list)
 
@@ -54,6 +56,7 @@ class _Candidate:
     plugin: Plugin
     load: Callable[[], Any]
     code: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,37 @@ class Plugins:
         return [plugin for plugin in self.found if plugin.state == "broken"]
 
 
-def load_plugins(directories: Iterable[Path] = (), blocked: Iterable[str] = ()) -> Plugins:
+def load_plugins(
+    directories: Iterable[Path] = (), blocked: Iterable[str] = (), requested: Iterable[str] = ()
+) -> Plugins:
     """Load all installed plugins, then those of the directories named here and in ``CLVR_BENCH_PLUGINS_DIR``.
 
     Args:
         directories: Folders whose Python files and packages are plugins, where names that begin with ``_`` are helpers;
             or single files.
         blocked: Names of plugins to leave out.
+        requested: Names of those to load that wait to be asked for.
 
     Raises:
-        ClvrBenchError: A directory is not there, or a blocked name is no plugin's.
+        ClvrBenchError: A directory is not there, a name is no plugin's, or a requested plugin is broken.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     registry = Registry()
     candidates = [*_installed(), *_from_files(_plugin_files(directories))]
-    unknown_names = sorted(set(blocked) - {c.plugin.name for c in candidates})
-    if unknown_names:
-        raise ClvrBenchError(f"--no-plugin {unknown_names[0]}: no such plugin. See them with: clvr-bench plugins")
+    for flag, names in (("--no-plugin", blocked), ("--plugin", requested)):
+        for name in sorted(set(names) - {candidate.plugin.name for candidate in candidates}):
+            raise ClvrBenchError(f"{flag} {name}: no such plugin. See them with: clvr-bench plugins")
     for candidate in candidates:
-        if candidate.plugin.name in blocked:
-            candidate.plugin.state = "blocked"
+        plugin = candidate.plugin
+        if plugin.name in blocked:
+            plugin.state = "blocked"
+        elif candidate.waits and plugin.name not in requested:
+            plugin.state = "waiting"
         else:
             _load(candidate, manager, registry)
+        if plugin.state == "broken" and plugin.name in requested:
+            raise ClvrBenchError(f"--plugin {plugin.name}: {plugin.reason}")
     return Plugins([candidate.plugin for candidate in candidates], registry, manager.hook)
 
 
@@ -125,16 +136,24 @@ def _load(candidate: _Candidate, manager: pluggy.PluginManager, registry: Regist
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ClvrBenchError) else f"{type(error).__name__}: {text}"
 
 
 def _installed() -> Iterator[_Candidate]:
-    """Yield the entry points of the group, each to be imported on its own; built-ins first, then by distribution."""
-    found = sorted(entry_points(group=PROJECT), key=lambda point: (point.value.split(".")[0] != "clvr_plugins", point))
-    for point in dict.fromkeys(found):
-        distribution = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else ""
-        yield _Candidate(Plugin(point.name, distribution, version), _loader(point))
+    """Yield the entry points of both groups, each to be imported on its own; built-ins first, then by distribution."""
+    for group in (PROJECT, ON_REQUEST):
+        found = sorted(
+            entry_points(group=group), key=lambda point: (point.value.split(".")[0] != "clvr_plugins", point)
+        )
+        for point in dict.fromkeys(found):
+            distribution = point.dist.name if point.dist else "unknown"
+            version = point.dist.version if point.dist else ""
+            plugin = Plugin(point.name, distribution, version)
+            yield _Candidate(plugin, _loader(point), waits=group == ON_REQUEST)
+
+
+def _order(point: EntryPoint) -> tuple[bool, EntryPoint]:
+    return point.value.split(".")[0] != "clvr_plugins", point
 
 
 def _loader(point: EntryPoint) -> Callable[[], Any]:

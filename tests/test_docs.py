@@ -81,7 +81,11 @@ def test_the_observer_of_the_guide_sees_a_run(cli: Callable[..., Answer]) -> Non
     lines = Path("log.txt").read_text().splitlines()
     assert lines[0] == "start hidden_quadrant"
     assert [line.split(":")[0] for line in lines[1:3]] == ["epoch 1", "epoch 2"]
-    assert lines[3:] == ["end done"]
+    assert lines[3] == "end done"
+    (record,) = Path("results/custom/runs").glob("*/pretraining.json")
+    assert {line.split(":")[0] for line in lines[4:]} == {
+        f"{name} of {record.parent.name}" for name in ("linear", "knn", "health")
+    }
 
 
 def test_the_guides_own_test_collects_and_passes() -> None:

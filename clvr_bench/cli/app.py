@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.errors import ClvrBenchError
 
 app = typer.Typer(
@@ -114,9 +115,15 @@ def _global(
             help="Folder of plugin files (*.py), or one file; repeatable. Also: CLVR_BENCH_PLUGINS_DIR.", metavar="DIR"
         ),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Load an installed plugin that waits to be asked for, such as tensorboard; repeatable.", metavar="NAME"
+        ),
+    ] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out; repeatable.", metavar="NAME")] = None,
 ) -> None:
-    context.obj = (plugins_dir or [], no_plugin or [])
+    context.obj = PluginFlags(plugins_dir or (), no_plugin or (), plugin or ())
 
 
 @app.command()

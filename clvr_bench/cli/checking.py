@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.combinations import Override
 from clvr_bench.errors import ClvrBenchError, unknown
 from clvr_bench.plugins import Plugins, load_plugins
@@ -24,7 +25,7 @@ def check_plugins(
     kind: str | None,
     overrides: list[str],
     data_root: Path | None,
-    chosen: tuple[list[Path], list[str]],
+    chosen: PluginFlags,
 ) -> int:
     """Check a registered name, or all that a file registers, and print a table for each; 1 where something fails.
 
@@ -41,11 +42,10 @@ def check_plugins(
     return FAILED if failures else 0
 
 
-def _find(subject: str, kind: str | None, chosen: tuple[list[Path], list[str]]) -> tuple[Plugins, list[Entry]]:
-    directories, blocked = chosen
+def _find(subject: str, kind: str | None, chosen: PluginFlags) -> tuple[Plugins, list[Entry]]:
     path = Path(subject)
     is_file = path.suffix == ".py" or path.is_dir()
-    plugins = load_plugins([*directories, path] if is_file else directories, blocked)
+    plugins = load_plugins(*(chosen._replace(directories=[*chosen.directories, path]) if is_file else chosen))
     if is_file:
         return plugins, [entry for entry in _registered_by(path, plugins) if kind in (None, _flag(entry.kind))]
     return plugins, _named(subject, kind, plugins)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.scaffold import Draft, refuse_folder, refuse_importable, refuse_taken, write
 
 
-def create_plugin(kind: str, name: str, folder: Path, *, package: bool, plugins: tuple[list[Path], list[str]]) -> None:
+def create_plugin(kind: str, name: str, folder: Path, *, package: bool, plugins: PluginFlags) -> None:
     """Write a plugin and print the commands that try it.
 
     Args:

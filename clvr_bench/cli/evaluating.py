@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clvr_bench.cli.judging import evaluate_runs
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.cli.reading import ReadingFlags
 from clvr_bench.cli.ready_made import evaluate_weights
 from clvr_bench.errors import ClvrBenchError
@@ -30,7 +31,7 @@ class EvaluateRequest:
     overrides: list[str]
     results: Path
     device: str
-    plugins: tuple[list[Path], list[str]]
+    plugins: PluginFlags
 
     @property
     def of_weights(self) -> list[str]:

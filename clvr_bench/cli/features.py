@@ -12,6 +12,7 @@ from clvr_bench.cli.choosing import Chooser
 from clvr_bench.cli.finding import find_run
 from clvr_bench.cli.judging import chosen_dataset
 from clvr_bench.cli.loading import load_with_warnings
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.cli.reading import ReadingFlags, reading
 from clvr_bench.combinations import Choice, Override
 from clvr_bench.contracts.evaluation import SplitName
@@ -39,7 +40,7 @@ class FeaturesRequest:
     overrides: list[str]
     results: Path
     device: str
-    plugins: tuple[list[Path], list[str]]
+    plugins: PluginFlags
 
 
 def write_features(request: FeaturesRequest) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.suites import built_in_suites, load_suite
 
 if TYPE_CHECKING:
     from clvr_bench.registry import Entry, Family
 
 
-def list_plugins(chosen: tuple[list[Path], list[str]]) -> int:
+def list_plugins(chosen: PluginFlags) -> int:
     """Print a table of all plugins; the exit code is 1 where one is broken."""
     from clvr_bench.plugins import load_plugins  # plugins bring torch with them
 
@@ -23,7 +23,7 @@ def list_plugins(chosen: tuple[list[Path], list[str]]) -> int:
     table = Table("plugin", "distribution", "version", "registers", "state", box=None, pad_edge=False)
     for plugin in plugins.found:
         registered = "\n".join(f"{item.kind} {_name(item)}" for item in plugin.registered) or "-"
-        style = {"loaded": "green", "blocked": "yellow", "broken": "red"}[plugin.state]
+        style = {"loaded": "green", "waiting": "dim", "blocked": "yellow", "broken": "red"}[plugin.state]
         table.add_row(plugin.name, plugin.distribution, plugin.version, registered, Text(plugin.state, style))
     console.print(table)
     for plugin in plugins.broken:
@@ -35,7 +35,7 @@ def _name(item: Entry | Family) -> str:
     return f"family {item.name}" if hasattr(item, "names") else item.name
 
 
-def list_kind(listed: str, chosen: tuple[list[Path], list[str]]) -> None:
+def list_kind(listed: str, chosen: PluginFlags) -> None:
     """Print what is registered of a kind."""
     console = Console()
     from clvr_bench.plugins import load_plugins

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.plugins import Plugins, load_plugins
 
 
-def load_with_warnings(chosen: tuple[list[Path], list[str]], errors: Console) -> Plugins:
+def load_with_warnings(chosen: PluginFlags, errors: Console) -> Plugins:
     """Load plugins and name those that did not load.
 
     Args:

@@ -12,6 +12,7 @@ from rich.console import Console
 from clvr_bench.assembly import blaming
 from clvr_bench.cli.choosing import Chooser
 from clvr_bench.cli.loading import load_with_warnings
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.cli.tables import write_output
 from clvr_bench.combinations import Override, TaskChoice
 from clvr_bench.contact_sheets import lay_out
@@ -46,7 +47,7 @@ class PreviewRequest:
     encoder: str | None
     overrides: list[str]
     output: Path | None
-    plugins: tuple[list[Path], list[str]]
+    plugins: PluginFlags
 
     @property
     def of_augmentations(self) -> bool:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clvr_bench.cli.app import parse_duration
 from clvr_bench.cli.loading import load_with_warnings
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.cli.reading import ReadingFlags, reading
 from clvr_bench.cli.watching import watching
 from clvr_bench.combinations import Override
@@ -50,7 +51,7 @@ class RunRequest:
     time_limit: str | None
     dry_run: bool
     compiled: bool
-    plugins: tuple[list[Path], list[str]]
+    plugins: PluginFlags
 
 
 def run_request(request: RunRequest) -> int:

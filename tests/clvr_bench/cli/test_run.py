@@ -10,6 +10,7 @@ import torch
 
 import clvr_bench
 from clvr_bench.cli.app import parse_duration
+from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.records import Run, load_runs
 from tests.conftest import CONTRACT_PLUGINS, TINY, Answer
@@ -284,7 +285,7 @@ def test_a_flag_narrows_a_suite_and_keeps_its_options(cli: Cli, tmp_path: Path) 
     request = RunRequest(
         suite="quickstart", pretext_tasks=["simclr"], encoders=["resnet34"], augmentations=["crop_flip+none"],
         datasets=[], reading=ReadingFlags(), seeds="3,4", epochs=7, batch_size=None, overrides=[], results=tmp_path,
-        device="cpu", time_limit=None, dry_run=False, compiled=False, plugins=([], []),
+        device="cpu", time_limit=None, dry_run=False, compiled=False, plugins=PluginFlags(),
     )  # fmt: skip
     suite = requested_suite(request)
     (task,) = suite.pretext_tasks

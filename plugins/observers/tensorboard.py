@@ -1,0 +1,88 @@
+"""Curves and scores for TensorBoard, in ``SUITE/tensorboard/RUN``, where ``--plugin tensorboard`` asks for them."""
+
+from __future__ import annotations
+
+import atexit
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clvr_bench import ClvrBenchError, EvaluationRecord, hookimpl
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ModuleNotFoundError as error:
+    raise ClvrBenchError(
+        f"{error.name} is not installed. Install the extra: pip install 'clvr-bench[tensorboard]'"
+    ) from None
+
+
+@hookimpl
+def run_started(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Begin with what was asked for."""
+    _begin(folder, identity)
+
+
+@hookimpl
+def epoch_finished(folder: Path, epoch: Mapping[str, Any]) -> None:
+    """Add a point to every curve."""
+    values = {name: value for name, value in epoch.items() if name != "epoch"}
+    _events_of(folder).write(values, epoch["epoch"])
+
+
+@hookimpl
+def evaluation_finished(folder: Path, record: EvaluationRecord) -> None:
+    """Add an evaluation's numbers, after the last epoch."""
+    events = _events_of(folder)
+    events.write({f"{record.name}/{name}": value for name, value in record.metrics.items()}, events.epoch)
+
+
+class _Events:
+    """The event file of one run, opened when there is something to write.
+
+    Args:
+        folder: The run's.
+        identity: What was asked for; None where its pretraining is not watched.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any] | None) -> None:
+        self.folder, self.epoch = folder, 0
+        self._identity = identity
+        self._writer: SummaryWriter | None = None
+
+    def write(self, values: Mapping[str, float], epoch: int) -> None:
+        """Write numbers of an epoch; what an earlier process wrote of this and later ones is taken back."""
+        if self._writer is None:
+            folder = self.folder.parent.parent / "tensorboard" / self.folder.name
+            self._writer = SummaryWriter(str(folder), purge_step=epoch or None)
+            if self._identity is not None:
+                self._writer.add_text("identity", f"```\n{json.dumps(self._identity, indent=1)}\n```", epoch)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+        self.epoch = epoch
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+_latest: list[_Events] = []  # of the run that was told of last, for a process has one under way at a time
+
+
+def _begin(folder: Path, identity: Mapping[str, Any] | None = None) -> _Events:
+    _close()
+    _latest[:] = [_Events(folder, identity)]
+    return _latest[0]
+
+
+def _events_of(folder: Path) -> _Events:
+    return _latest[0] if _latest and _latest[0].folder == folder else _begin(folder)
+
+
+@atexit.register
+def _close() -> None:
+    for events in _latest:
+        events.close()
