@@ -61,6 +61,7 @@ def compare_rows(
         evaluation=evaluation_title(rows[0]),
         seeds=tuple(map(_seed, shared[0].runs)),
         labels=labels,
+        class_names=rows[0].class_names,
         correct=correct,
         verdict=_verdict(rows, correct, groups, labels) if len(own) > 1 else None,
     )

@@ -30,7 +30,8 @@ class Transfer:
 
     Attributes:
         identity: ``name, version, options, fingerprint``, as a pretraining record has them of its data.
-        facts: What tables show of them: ``dataset`` (the title), ``num_classes``, ``options_shown``, ``data_notes``.
+        facts: What tables show of them: ``dataset`` (the title), ``num_classes``, ``class_names``, ``options_shown``,
+            ``data_notes``.
     """
 
     identity: Mapping[str, Any]

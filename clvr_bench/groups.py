@@ -80,6 +80,11 @@ class Group:
         return (self.facts if self.target is None else self.target_facts).get("num_classes")
 
     @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data that they were evaluated on, in the order of the labels; empty where no record says them."""
+        return tuple((self.facts if self.target is None else self.target_facts).get("class_names", ()))
+
+    @cached_property
     def fingerprint(self) -> str:
         """The first digits of their data's fingerprint, or of both."""
         parts = [self.identity["dataset"], *([self.target] if self.target else [])]

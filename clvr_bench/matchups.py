@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
     Attributes:
         kind: ``"all"``, ``"seed"`` or ``"class"``.
-        of: The seed, or the class's number; empty for all.
+        of: The seed, or the class's name, or its number where no record says its name; empty for all.
         pictures: How many test pictures.
         first_only: Those that only the first row got right.
         second_only: Those that only the second got right: McNemar's other count.
@@ -106,6 +106,7 @@ class Matchup:
         evaluation: The linear evaluation, its version and options.
         seeds: The S shared seeds.
         labels: (N,) true classes of the test pictures.
+        class_names: K names in the order of the labels; empty where no record says them.
         correct: Two matrices (S, N), seeds in the same order, True where a seed got a picture right.
         verdict: None for one shared seed.
     """
@@ -116,6 +117,7 @@ class Matchup:
     evaluation: str
     seeds: tuple[int, ...]
     labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
     correct: tuple[NDArray[np.bool_], NDArray[np.bool_]]
     verdict: Verdict | None
 
@@ -132,7 +134,9 @@ class Matchup:
     @cached_property
     def by_class(self) -> list[Part]:
         """The test pictures of each class, over the shared seeds."""
-        return [self._part("class", str(label), pictures=self.labels == label) for label in np.unique(self.labels)]
+        numbers = np.unique(self.labels).tolist()
+        names = {number: self.class_names[number] if self.class_names else str(number) for number in numbers}
+        return [self._part("class", names[number], pictures=self.labels == number) for number in numbers]
 
     def _part(self, kind: str, of: str, seeds: slice = slice(None), pictures: Any = slice(None)) -> Part:
         first, second = (matrix[seeds, pictures] for matrix in self.correct)

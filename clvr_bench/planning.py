@@ -122,6 +122,7 @@ def _place(
     facts = {
         "dataset": data.title,
         "num_classes": data.num_classes,
+        "class_names": list(data.dataset.class_names),
         "augmentation": _describe_augmentation(combination, data),
         "labels": task.reported_labels(**combination.task.options),
         "ranked": task.ranked,

@@ -144,6 +144,7 @@ def transfer_to(record: PretrainingRecord, dataset: Choice, data: Data) -> Trans
     facts: dict[str, Any] = {
         "dataset": data.title,
         "num_classes": data.num_classes,
+        "class_names": list(data.dataset.class_names),
         "options_shown": {name: shown(value) for name, value in {**dataset.changed, **differing}.items()},
     }
     facts |= {"data_notes": list(data.notes)} if data.notes else {}

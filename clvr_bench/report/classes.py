@@ -21,7 +21,7 @@ class ClassLine:
     """One class, over all seeds.
 
     Attributes:
-        name: What it is called; records know numbers alone.
+        name: What it is called.
         pictures: How many test pictures it has.
         accuracy: Part of them that was taken for what it is, from 0 to 1.
         taken_for: Part that was taken for each class, from 0 to 1; empty where a page has no room for it.
@@ -42,10 +42,12 @@ class Confusion:
     Attributes:
         counts: (K, K) predictions by true class and predicted class, summed over the seeds.
         seeds: How many.
+        names: Of the K classes; empty where no record says them.
     """
 
     counts: NDArray[np.int64]
     seeds: int
+    names: Sequence[str] = ()
 
     @property
     def has_room(self) -> bool:
@@ -62,12 +64,15 @@ class Confusion:
         others = np.where(np.arange(len(taken)) == number, 0, taken)
         worst = int(others.argmax())
         return ClassLine(
-            name=f"class {number}",
+            name=self._name(number),
             pictures=int(self.counts[number].sum()) // self.seeds,
             accuracy=float(taken[number]),
             taken_for=taken.tolist() if self.has_room else (),
-            confused_with=f"class {worst} ({others[worst]:.1%})" if others[worst] else "",
+            confused_with=f"{self._name(worst)} ({others[worst]:.1%})" if others[worst] else "",
         )
+
+    def _name(self, number: int) -> str:
+        return self.names[number] if self.names else f"class {number}"
 
 
 def confusion(group: Group) -> Confusion | None:
@@ -84,6 +89,6 @@ def confusion(group: Group) -> Confusion | None:
         return None
     taken = np.concatenate([predictions[:, 0] for predictions, _ in found])
     labels = np.concatenate([labels for _, labels in found])
-    size = int(max(taken.max(), labels.max())) + 1
+    size = max(int(taken.max()) + 1, int(labels.max()) + 1, len(group.class_names))
     counts = np.bincount(labels * size + taken, minlength=size * size).reshape(size, size)
-    return Confusion(counts, len(found))
+    return Confusion(counts, len(found), group.class_names)

@@ -73,6 +73,18 @@ def test_classes_share_out_the_pictures(suite: Path) -> None:
     assert sum(part.first_only for part in found.by_class) == found.whole.first_only
 
 
+def test_classes_are_called_what_the_record_calls_them(suite: Path) -> None:
+    for task in ("simclr", "byol"):
+        FakeRun(task=task, right=LABELS == 1, facts={"class_names": list("abcdefghij")}).write(suite)
+    assert [part.of for part in compare_rows(suite, "simclr", "byol").by_class] == list("abcdefghij")
+
+
+def test_classes_without_names_are_numbers(suite: Path) -> None:
+    for task in ("simclr", "byol"):
+        FakeRun(task=task, right=LABELS == 1).write(suite)
+    assert [part.of for part in compare_rows(suite, "simclr", "byol").by_class] == list("0123456789")
+
+
 def test_the_other_way_round_is_the_same_with_its_sign_turned(realistic: Path) -> None:
     there, back = compare_rows(realistic, "moco_v2", "swav"), compare_rows(realistic, "swav", "moco_v2")
     assert there.whole.difference == pytest.approx(-back.whole.difference)

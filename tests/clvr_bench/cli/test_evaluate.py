@@ -148,6 +148,7 @@ def test_own_data_keep_their_identity_and_other_data_enter_it(clvr: Cli, pretrai
     assert record.details["transfer"] == {
         "dataset": "Spots",
         "num_classes": 3,
+        "class_names": ["red", "green", "blue"],
         "options_shown": {"image_size": 20},
     }
     assert table()["dataset"].tolist() == ["Spots", "Spots → Spots"]

@@ -354,3 +354,8 @@ def test_durations_are_read_in_their_units(text: str, seconds: float) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ClvrBenchError, match="expected a duration"):
         parse_duration(text)
+
+
+def test_records_know_what_classes_are_called(tiny_run: Cli) -> None:
+    tiny_run("--pretext-task", "raw_pixels")
+    assert run_of("raw_pixels").pretraining.facts["class_names"][:3] == ["arrow", "house", "tee"]

@@ -29,6 +29,16 @@ def test_classes_are_counted_over_all_seeds(tmp_path: Path) -> None:
     assert (one.pictures, one.accuracy, one.confused_with) == (2, 1.0, "")
 
 
+def test_classes_are_called_what_the_record_calls_them(tmp_path: Path) -> None:
+    labels = np.array([0, 0, 1, 1])
+    names = ["cat", "dog", "never tested"]
+    FakeRun(right=np.array([1, 0, 1, 1], dtype=bool), labels=labels, facts={"class_names": names}).write(tmp_path / "s")
+    found = confusion(group(tmp_path))
+    assert found
+    assert [(line.name, line.confused_with) for line in found.lines] == [("cat", "dog (50.0%)"), ("dog", "")]
+    assert len(found.lines[0].taken_for) == 3
+
+
 def test_accuracies_of_classes_make_up_the_rows_top1(tmp_path: Path) -> None:
     write_seeds(tmp_path / "study", [60.0, 61.0])
     found = confusion(group(tmp_path))
