@@ -54,6 +54,11 @@ class Confusion:
         """Whether a page shows every pair of classes."""
         return len(self.counts) <= MATRIX
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """What stands above each predicted class: its name, or its number where no record says the name."""
+        return self.names or [str(number) for number in range(len(self.counts))]
+
     @cached_property
     def lines(self) -> list[ClassLine]:
         """A line a class that has test pictures."""

@@ -36,6 +36,7 @@ def test_classes_are_called_what_the_record_calls_them(tmp_path: Path) -> None:
     found = confusion(group(tmp_path))
     assert found
     assert [(line.name, line.confused_with) for line in found.lines] == [("cat", "dog (50.0%)"), ("dog", "")]
+    assert list(found.columns) == names
     assert len(found.lines[0].taken_for) == 3
 
 
@@ -52,6 +53,7 @@ def test_a_class_that_no_test_picture_has_has_no_line() -> None:
     counts = np.zeros((3, 3), dtype=np.int64)
     counts[0, 2] = counts[2, 2] = 4
     assert [line.name for line in Confusion(counts, 1).lines] == ["class 0", "class 2"]
+    assert Confusion(counts, 1).columns == ["0", "1", "2"]
 
 
 def test_many_classes_have_no_room_for_all_pairs() -> None:
