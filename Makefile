@@ -26,10 +26,11 @@ format: install  ## mend formatting and what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: install  ## write the documents' tables and pictures and the tasks' pages anew from the committed records
+tables: install  ## write the documents' tables and pictures and the tasks' pages anew from the committed records, and all of them as a page
 	$(BIN)/python docs/results.py
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/tasks.py
+	$(BIN)/clvr-bench report --results results --output results/report.html
 
 install: .venv/installed
 

@@ -97,8 +97,9 @@ class PretrainingRecord(Record):
         reason: Why it failed or was skipped; empty where it is done.
         facts: ``dataset`` (its title), ``parameters`` of the representation, ``feature_dim``, ``augmentation`` (as
             shown), ``labels`` (none, fine, coarse, partial), ``ranked``, ``options_source``, ``num_classes``,
-            ``class_names`` (in the order of the labels; older versions wrote none), ``options_shown`` (those that differ from their defaults), ``data`` (what the task may know of the data),
-            ``data_notes`` (files left out, copies of train in test) where there are any, ``task`` (the task's own).
+            ``class_names`` (in the order of the labels; older versions wrote none), ``options_shown`` (those that
+            differ from their defaults), ``data`` (what the task may know of the data), ``data_notes`` (files left out,
+            copies of train in test) where there are any, ``task`` (the task's own).
         compute: ``seconds``, ``images_per_second``, ``peak_memory_mb``, ``encoder_passes`` (pictures encoded).
         history: One mapping an epoch: ``epoch, loss, learning_rate, knn_top1, seconds`` and the task's logs.
         weights: SHA-256 of the representation's weights file; empty in records that older versions wrote.
@@ -135,7 +136,8 @@ class EvaluationRecord(Record):
     Attributes:
         metrics: Numbers by name; accuracies in percent. Empty where the evaluation failed.
         details: What else the evaluation found worth keeping; ``options_shown`` (its own that differ from their
-            defaults) and ``transfer`` (``dataset, num_classes, class_names, options_shown, data_notes``) where there are any.
+            defaults) and ``transfer`` (``dataset, num_classes, class_names, options_shown, data_notes``) where there
+            are any.
         notes: Warnings for readers.
         predictions: SHA-256 of the predictions' file; empty where there is none.
         seconds: Wall-clock time of the evaluation, without the shared extraction of features.
