@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -17,18 +18,24 @@ from rich.text import Text
 from clvr_bench.cli.dry_run import duration
 from clvr_bench.combinations import Choice, Combination
 from clvr_bench.contracts.values import Progress
+from clvr_bench.evaluating import evaluation_identity
 from clvr_bench.groups import LINEAR
 from clvr_bench.planning import Planned
 from clvr_bench.records import EvaluationRecord, Run
 from clvr_bench.sweep import Listener
 
 REDRAWN_A_SECOND = 2
-NUMBERS = {"epoch": 7, "loss": 7, "k-NN %": 6, "images/s": 8, "left": 6, "top-1 %": 7}
-"""Columns of numbers and their widths: what is too wide for a terminal is taken from the names."""
 AROUND_THE_TABLE = 6
-"""Lines of a terminal that are not for rows: title, header, caption, and room for the cursor."""
+"""Lines of a terminal that are not for rows: title, header, counts, and room for the cursor."""
+STANDINGS = {"to do": "waiting", "resume": "to resume", "evaluate": "to evaluate"}
+"""What a planned combination's standing is called in the table; the others are called what they are."""
 STYLES = {"done": "green", "failed": "red", "skipped": "dim", "waiting": "dim", "elsewhere": "yellow"}
-"""Of states that nothing moves in; those of a run under way are bold."""
+NUMBERS = {"epoch": 5, "loss": 10, "k-NN %": 6, "images/s": 8, "left": 7, "top-1 %": 7}
+"""Columns of numbers and their least widths."""
+DISPENSABLE = ("images/s", "loss", "k-NN %")
+"""Those that a narrow terminal goes without, the first one first, so that names have room."""
+LONGEST_NAME = 32
+"""Letters of a name that other columns make room for."""
 
 
 @dataclass
@@ -37,36 +44,48 @@ class Row:
 
     Attributes:
         planned: The combination.
-        state: ``waiting``, ``elsewhere`` (another process is at work on it), ``done``, ``failed``, ``skipped``,
-            ``unfinished``, or what is under way: ``starting``, ``training``, ``evaluating``.
+        state: ``waiting``, ``to resume``, ``to evaluate``, ``elsewhere`` (another process is at work on it), ``done``,
+            ``failed``, ``skipped``, ``unfinished``, or what is under way: ``starting``, ``training``, ``evaluating``.
         progress: Where its training stands; None before the first step.
         loss: The mean of the last epoch.
         knn_top1: The k-NN accuracy on val after the last epoch, in percent.
         top1: The linear probe's accuracy on test, in percent.
-        begun: When it started, in seconds; 0 before.
+        begun: When it started here, in seconds; 0 before.
         ended: When it ended; 0 before.
-        first: When its first step here was done, and which that was.
+        first_step: The first step that it took here.
+        first_step_at: When that was done.
     """
 
     planned: Planned
-    state: str = "waiting"
+    state: str
     progress: Progress | None = None
     loss: float | None = None
     knn_top1: float | None = None
     top1: float | None = None
     begun: float = 0.0
     ended: float = 0.0
-    first: tuple[float, int] = (0.0, 0)
+    first_step: int = 0
+    first_step_at: float = 0.0
 
     @property
-    def under_way(self) -> bool:
+    def is_under_way(self) -> bool:
         """Whether it runs in this process."""
         return bool(self.begun) and not self.ended
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its turn is still to come."""
+        return self.state in STANDINGS.values()
+
+    @property
+    def is_whole_training(self) -> bool:
+        """Whether it is trained from its first step to its last, so that its time is worth knowing for others."""
+        return self.planned.combination.task.task.trains and self.planned.standing == "to do"
+
     def steps_a_second(self, now: float) -> float:
         """Return how fast it has trained here; 0 as long as nothing is known."""
-        began, step = self.first
-        return (self.progress.step - step) / (now - began) if self.progress and now > began > 0 else 0.0
+        seconds = now - self.first_step_at
+        return (self.progress.step - self.first_step) / seconds if self.progress and seconds > 0 else 0.0
 
     def seconds_left(self, now: float) -> float | None:
         """Return what its training still takes at this speed; None as long as nothing is known."""
@@ -88,14 +107,19 @@ class LiveTable(Listener):
         self, console: Console, title: str, planned: Sequence[Planned], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._console, self._title, self._clock = console, title, clock
-        self._rows = {one.folder: Row(one) for one in planned}
+        self._rows = {one.folder: Row(one, STANDINGS.get(one.standing, one.standing)) for one in planned}
         self._names = _telling_apart([one.combination for one in planned])
         self._current: Row | None = None
-        self._whole = False
-        self._live = Live(get_renderable=self.drawn, console=console, refresh_per_second=REDRAWN_A_SECOND)
+        self._is_over = False
+        self._live = Live(
+            get_renderable=self.drawn,
+            console=console,
+            refresh_per_second=REDRAWN_A_SECOND,
+            redirect_stderr=sys.stderr.isatty(),
+        )
         for row in self._rows.values():
-            if row.planned.standing == "done":
-                self._found_done(row)
+            if row.state == "done":
+                row.top1 = _top1_of(row.planned)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -106,7 +130,7 @@ class LiveTable(Listener):
     ) -> None:
         if self._current is not None:
             self._end(self._current, "unfinished")
-        self._whole = True
+        self._is_over = True
         self._live.stop()
 
     def run_started(self, number: int, total: int, planned: Planned) -> None:
@@ -120,14 +144,15 @@ class LiveTable(Listener):
 
     def run_found_done(self, planned: Planned) -> None:
         """Show what another process found."""
-        self._found_done(self._rows[planned.folder])
+        row = self._rows[planned.folder]
+        row.state, row.top1 = "done", _top1_of(planned)
 
     def stepped(self, progress: Progress) -> None:
         """Keep where its training stands."""
         if self._current is None:
             return
         if self._current.progress is None:
-            self._current.first = (self._clock(), progress.step)
+            self._current.first_step, self._current.first_step_at = progress.step, self._clock()
         self._current.state, self._current.progress = "training", progress
 
     def epoch_finished(self, entry: Mapping[str, Any]) -> None:
@@ -142,8 +167,8 @@ class LiveTable(Listener):
 
     def evaluated(self, record: EvaluationRecord) -> None:
         """Keep the linear probe's top-1."""
-        if self._current is not None:
-            _keep_top1(self._current, [record])
+        if self._current is not None and record.id == _linear_id(self._current.planned):
+            self._current.top1 = record.metrics.get("top1")
 
     def run_finished(self, planned: Planned, status: str, reason: str) -> None:
         """End its row; a reason stands above the table, where there is room for it."""
@@ -158,24 +183,35 @@ class LiveTable(Listener):
     def drawn(self) -> Group:
         """Return title, table and counts: at the end all rows, before that as many as the terminal has lines for."""
         rows, now = list(self._rows.values()), self._clock()
-        shown = rows if self._whole else _window(rows, max(self._console.height - AROUND_THE_TABLE, 1))
+        size = len(rows) if self._is_over else max(self._console.height - AROUND_THE_TABLE, 1)
+        start = _window_start(rows, size)
+        shown = rows[start : start + size]
+        widths = self._widths()
         table = Table(box=None, padding=(0, 1, 0, 0))
         table.add_column("#", justify="right", width=len(str(len(rows))))
         for heading in self._names:
             table.add_column(heading, overflow="ellipsis")
-        table.add_column("state", width=len("unfinished"))
-        for heading, width in NUMBERS.items():
-            table.add_column(heading, justify="right", width=width)
-        for row in shown:
-            number = rows.index(row)
+        table.add_column("state", width=len("to evaluate"))
+        for heading, width in widths.items():
+            table.add_column(heading, justify="right", width=width, no_wrap=True)
+        for number, row in enumerate(shown, start):
             names = [Text(texts[number], no_wrap=True, overflow="ellipsis") for texts in self._names.values()]
-            style = "bold" if row.under_way else STYLES.get(row.state, "")
-            table.add_row(str(number + 1), *names, Text(row.state, style), *_numbers(row, now))
-        return Group(Text(self._title, "bold"), table, Text(_counts(rows, len(shown), now)))
+            style = "bold" if row.is_under_way else STYLES.get(row.state, "")
+            numbers = _numbers(row, now)
+            table.add_row(str(number + 1), *names, Text(row.state, style), *(numbers[heading] for heading in widths))
+        counts = _counts(rows, len(shown), None if self._is_over else _sweep_left(rows, now))
+        return Group(Text(self._title, "bold"), table, Text(counts))
 
-    def _found_done(self, row: Row) -> None:
-        row.state = "done"
-        _keep_top1(row, Run.load(row.planned.folder).evaluations)
+    def _widths(self) -> dict[str, int]:
+        """Return the columns of numbers that leave room for the names, with their widths."""
+        epochs = max((row.planned.combination.budget.epochs for row in self._rows.values()), default=0)
+        widths = {**NUMBERS, "epoch": max(NUMBERS["epoch"], 2 * len(str(epochs)) + 1)}
+        names = sum(min(max(map(len, (heading, *texts))), LONGEST_NAME) + 1 for heading, texts in self._names.items())
+        others = len(str(len(self._rows))) + 1 + len("to evaluate") + 1
+        for heading in DISPENSABLE:
+            if names + others + sum(widths.values()) + len(widths) > self._console.width:
+                del widths[heading]
+        return widths
 
     def _end(self, row: Row, status: str) -> None:
         row.state, row.ended = status, self._clock()
@@ -185,57 +221,64 @@ class LiveTable(Listener):
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _keep_top1(row: Row, records: Iterable[EvaluationRecord]) -> None:
-    for record in records:
-        if record.name == LINEAR and "top1" in record.metrics:
-            row.top1 = record.metrics["top1"]
+def _linear_id(planned: Planned) -> str:
+    """Return the ID of the record that its top-1 is in; empty where the suite has no linear probe."""
+    for choice in planned.combination.evaluations:
+        if choice.entry.name == LINEAR:
+            return EvaluationRecord(evaluation_identity(planned.id, choice)).id
+    return ""
 
 
-def _numbers(row: Row, now: float) -> list[str]:
-    progress, training = row.progress, row.state == "training"
-    epoch = f"{min(progress.epoch + 1, progress.epochs)}/{progress.epochs}" if progress else ""
+def _top1_of(planned: Planned) -> float | None:
+    wanted = _linear_id(planned)
+    records = Run.load(planned.folder).evaluations
+    return next((record.metrics.get("top1") for record in records if record.id == wanted), None)
+
+
+def _numbers(row: Row, now: float) -> dict[str, str]:
+    progress, training, left = row.progress, row.state == "training", row.seconds_left(now)
     speed = row.steps_a_second(now) * row.planned.combination.budget.batch_size
-    left = row.seconds_left(now)
-    return [
-        epoch,
-        "" if row.loss is None else f"{row.loss:.3f}",
-        "" if row.knn_top1 is None else f"{row.knn_top1:.1f}",
-        f"{speed:,.0f}" if training and speed else "",
-        duration(left) if training and left is not None else "",
-        "" if row.top1 is None else f"{row.top1:.1f}",
-    ]
+    return {
+        "epoch": f"{min(progress.epoch + 1, progress.epochs)}/{progress.epochs}" if progress else "",
+        "loss": "" if row.loss is None else f"{row.loss:.4g}",
+        "k-NN %": "" if row.knn_top1 is None else f"{row.knn_top1:.1f}",
+        "images/s": f"{speed:,.0f}" if training and speed else "",
+        "left": duration(left) if training and left is not None else "",
+        "top-1 %": "" if row.top1 is None else f"{row.top1:.1f}",
+    }
 
 
-def _counts(rows: Sequence[Row], shown: int, now: float) -> str:
+def _counts(rows: Sequence[Row], shown: int, left: float | None) -> str:
     counts = Counter(row.state for row in rows)
-    states = ("done", "failed", "skipped", "elsewhere")
+    states = ("done", "failed", "skipped", "elsewhere", "unfinished")
     parts = [f"{counts[state]} {state}" for state in states if counts[state] or state == "done"]
-    left = _sweep_left(rows, now)
-    time_left = f"; about {duration(left)} left" if left else ""
+    time_left = "" if left is None else f"; about {duration(left)} left"
     hidden = f"; {shown} rows shown" if shown < len(rows) else ""
     total = f"{len(rows)} combination{'' if len(rows) == 1 else 's'}"
     return f"{total}: {', '.join(parts)}{time_left}{hidden}; k-NN on val, top-1 on test"
 
 
-def _sweep_left(rows: Sequence[Row], now: float) -> float:
-    """Return what is left at the pace of the runs so far, in seconds; 0 as long as nothing is known."""
-    taken = [row.ended - row.begun for row in rows if row.ended]
-    current = 0.0
-    for row in rows:
-        if row.under_way and (left := row.seconds_left(now)) is not None:
-            taken.append(now - row.begun + left)
-            current = left
-    waiting = sum(row.state == "waiting" for row in rows)
-    return current + waiting * sum(taken) / len(taken) if taken else 0.0
+def _sweep_left(rows: Sequence[Row], now: float) -> float | None:
+    """Return what is left here if runs go on to take what those that are trained took, in seconds; None if unknown.
+
+    Yardsticks and evaluations are passed over: next to training they take no time.
+    """
+    taken = [row.ended - row.begun for row in rows if row.state == "done" and row.ended and row.is_whole_training]
+    current = next((left for row in rows if row.is_under_way and (left := row.seconds_left(now)) is not None), None)
+    if current is not None:
+        taken += [now - row.begun + current for row in rows if row.is_under_way and row.is_whole_training]
+    waiting = sum(row.is_waiting and row.planned.combination.task.task.trains for row in rows)
+    if waiting and not taken:
+        return None
+    return (current or 0.0) + waiting * sum(taken) / len(taken) if waiting else current
 
 
-def _window(rows: Sequence[Row], size: int) -> list[Row]:
-    """Return as many rows in a row, that under way, or else the next, at a third of them."""
-    at = next((number for number, row in enumerate(rows) if row.under_way), None)
+def _window_start(rows: Sequence[Row], size: int) -> int:
+    """Return the number of the first of ``size`` rows to show: that under way, or else the next, at a third of them."""
+    at = next((number for number, row in enumerate(rows) if row.is_under_way), None)
     if at is None:
-        at = next((number for number, row in enumerate(rows) if row.state == "waiting"), len(rows))
-    start = max(min(at - size // 3, len(rows) - size), 0)
-    return list(rows[start : start + size])
+        at = next((number for number, row in enumerate(rows) if row.is_waiting), len(rows))
+    return max(min(at - size // 3, len(rows) - size), 0)
 
 
 def _telling_apart(combinations: Sequence[Combination]) -> dict[str, list[str]]:

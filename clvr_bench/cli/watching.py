@@ -13,6 +13,6 @@ from clvr_bench.sweep import Listener, Sweep
 
 def watching(sweep: Sweep, console: Console) -> AbstractContextManager[Listener]:
     """Return what shows a sweep while it is entered."""
-    if console.is_terminal and not console.is_dumb_terminal:
+    if console.file.isatty() and not console.is_dumb_terminal:  # rich calls it a terminal wherever colors are forced
         return LiveTable(console, sweep.suite.name, sweep.planned)
     return nullcontext(LogLines(console))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clvr_bench.cli.log_lines import LogLines
 from clvr_bench.cli.watching import watching
 from clvr_bench.contracts.values import Progress
 from clvr_bench.plugins import Plugins
+from clvr_bench.records import EvaluationRecord, Run
 from clvr_bench.suites import parse_suite
 from clvr_bench.sweep import Sweep, plan
 
@@ -131,17 +133,71 @@ def test_the_epoch_never_passes_the_last(sweep_of: Make) -> None:
     assert " 4/4" in row(table, 2)
 
 
-def test_what_is_left_counts_waiting_runs_at_the_pace_of_those_that_ended(sweep_of: Make) -> None:
-    sweep, clock = sweep_of(), Clock()
+def finish(table: LiveTable, sweep: Sweep, clock: Clock, number: int, seconds: float, status: str = "done") -> None:
+    start(table, sweep, number)
+    clock.seconds += seconds
+    table.run_finished(sweep.planned[number - 1], status, "")
+
+
+def test_what_is_left_is_counted_at_the_pace_of_the_runs_that_were_trained(sweep_of: Make) -> None:
+    sweep, clock = sweep_of(seeds=[0, 1, 2, 3]), Clock()  # raw_pixels and simclr in turns
     table = table_of(sweep, clock)
-    assert "left" not in lines(table)[-1]
-    start(table, sweep, 1)
-    clock.seconds += 20
-    table.run_finished(sweep.planned[0], "done", "")
-    assert "about 60 s left" in lines(table)[-1]  # three times 20
-    table.run_postponed(4, 4, sweep.planned[3])
+    finish(table, sweep, clock, 1, 5)
+    assert " left" not in lines(table)[-1]  # a yardstick says nothing of training
+    finish(table, sweep, clock, 2, 20)
+    assert "2 done; about 60 s left" in lines(table)[-1]  # three times 20
+    table.run_postponed(4, 8, sweep.planned[3])
     assert "1 elsewhere; about 40 s left" in lines(table)[-1]
     assert row(table, 4) == "4 simclr 1 elsewhere"
+    finish(table, sweep, clock, 6, 2, "failed")
+    assert "1 failed, 1 elsewhere; about 20 s left" in lines(table)[-1]
+    start(table, sweep, 8)
+    table.stepped(Progress(1, 101, 0, 2))
+    clock.seconds += 10
+    table.stepped(Progress(51, 101, 1, 2))
+    assert "about 10 s left" in lines(table)[-1]
+    with table:
+        pass
+    assert " left" not in lines(table)[-1]
+    assert "1 unfinished" in lines(table)[-1]
+
+
+def test_what_makes_no_sense_is_skipped_from_the_start_and_takes_no_time(sweep_of: Make) -> None:
+    sweep, clock = sweep_of(pretext_tasks=["simclr", "mae"]), Clock()
+    table = table_of(sweep, clock)
+    assert row(table, 2) == "2 mae 0 skipped"
+    finish(table, sweep, clock, 1, 30)
+    assert "2 skipped; about 30 s left" in lines(table)[-1]
+
+
+def test_what_was_begun_says_so_and_sets_no_pace(sweep_of: Make) -> None:
+    sweep, clock = sweep_of(pretext_tasks=["simclr"], seeds=[0, 1, 2]), Clock()
+    sweep.planned[:2] = [
+        replace(one, standing=how) for one, how in zip(sweep.planned[:2], ("resume", "evaluate"), strict=True)
+    ]
+    table = table_of(sweep, clock)
+    assert [row(table, number) for number in (1, 2, 3)] == [
+        "1 simclr 0 to resume",
+        "2 simclr 1 to evaluate",
+        "3 simclr 2 waiting",
+    ]
+    finish(table, sweep, clock, 1, 1)
+    assert " left" not in lines(table)[-1]
+
+
+def test_top1_is_that_of_the_suites_own_probe_on_its_own_data(sweep_of: Make) -> None:
+    sweep = sweep_of(pretext_tasks=["raw_pixels"], seeds=[0])
+    sweep.run()
+    (planned,) = sweep.planned
+    (own,) = Run.load(planned.folder).evaluations
+    for identity in (
+        {**own.identity, "dataset": {"name": "other"}},
+        {**own.identity, "evaluation": {**own.identity["evaluation"], "options": {"other": 1}}},
+    ):
+        record = EvaluationRecord(identity, metrics={"top1": 99.9})
+        record.save(planned.folder / "evaluations" / f"{record.file_stem}.json")
+    again = sweep_of(pretext_tasks=["raw_pixels"], seeds=[0])
+    assert row(table_of(again), 1).split()[-1] == f"{own.metrics['top1']:.1f}"
 
 
 def test_what_another_process_finished_becomes_done(sweep_of: Make) -> None:
@@ -184,8 +240,9 @@ def test_a_low_terminal_shows_the_rows_around_what_runs_and_all_in_the_end(sweep
     assert "6 rows shown" in lines(table)[-1]
     start(table, sweep, 10)
     assert [line.split()[0] for line in lines(table)[2:-1]] == ["8", "9", "10", "11", "12", "13"]
+    table.run_finished(sweep.planned[9], "done", "")
     start(table, sweep, 20)
-    assert [line.split()[0] for line in lines(table)[2:-1]] == ["8", "9", "10", "11", "12", "13"]  # 10 did not end
+    assert [line.split()[0] for line in lines(table)[2:-1]] == ["15", "16", "17", "18", "19", "20"]
     with table:
         pass
     assert len(lines(table)[2:-1]) == 20
@@ -202,30 +259,53 @@ def test_columns_are_those_that_tell_runs_apart(sweep_of: Make) -> None:
     assert row(options, 1) == "1 raw_pixels waiting"
 
 
-def test_a_narrow_terminal_cuts_names_and_no_number(sweep_of: Make) -> None:
+def test_a_narrow_terminal_goes_without_numbers_before_it_cuts_names(sweep_of: Make) -> None:
     sweep, clock = sweep_of(pretext_tasks=[{"name": "simclr", "temperature": [0.3, 0.2]}]), Clock()
     table = table_of(sweep, clock)
+    headings = {
+        width: [name for name in NUMBERS if name in lines(table_of(sweep, width=width), width=width)[1]]
+        for width in (120, 80, 70)
+    }
+    assert headings[120] == list(NUMBERS)
+    assert headings[80] == ["epoch", "k-NN %", "left", "top-1 %"]
+    assert headings[70] == ["epoch", "left", "top-1 %"]
     start(table, sweep, 1)
-    table.stepped(Progress(1, 200_000, 0, 100))
+    for width in (120, 80, 70):
+        drawn = lines(table_of(sweep, width=width), width=width)
+        assert max(map(len, drawn)) <= width
+        assert "simclr(temperature=0.3)" in drawn[2]
+        assert "simclr(temperature=0.2)" in drawn[3]
+        assert len(drawn) == len(sweep.planned) + 3  # a line a row
+
+
+def test_no_number_is_cut_or_broken(sweep_of: Make) -> None:
+    sweep, clock = sweep_of(seeds=[0], budget={"epochs": 1000, "batch_size": 20}), Clock()
+    table = table_of(sweep, clock)
+    start(table, sweep, 2)
+    table.stepped(Progress(0, 200_000, 0, 1000))
     clock.seconds += 1
-    table.stepped(Progress(5_000, 200_000, 2, 100))
-    table.epoch_finished({"loss": -12.34567, "knn_top1": 100.0, "epoch": 1, "seconds": 9.0})
-    drawn = lines(table, width=80)
-    assert max(map(len, drawn)) <= 80
-    assert [name in " ".join(drawn[1].split()) for name in NUMBERS] == [True] * len(NUMBERS)
-    assert "…" in drawn[2]
-    assert drawn[2].split()[-6:] == ["training", "3/100", "-12.346", "100.0", "99,980", "39", "s"][-6:]
-    assert len(drawn) == len(sweep.planned) + 3
+    table.stepped(Progress(30, 200_000, 100, 1000))
+    table.epoch_finished({"loss": -1.23456e-05, "knn_top1": 100.0, "epoch": 1, "seconds": 9.0})
+    assert row(table, 2) == "2 simclr training 101/1000 -1.235e-05 100.0 600 111 min"
+    assert len(lines(table)) == 5
+
+
+class Screen(StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
     ("console", "kind"),
     [
-        (terminal(), LiveTable),
+        (Console(file=Screen()), LiveTable),
         (Console(file=StringIO()), LogLines),
-        (Console(file=StringIO(), force_terminal=True, _environ={"TERM": "dumb"}), LogLines),
+        (Console(file=StringIO(), _environ={"FORCE_COLOR": "1"}), LogLines),
+        (Console(file=Screen(), _environ={"TERM": "dumb"}), LogLines),
     ],
-    ids=["terminal", "log", "dumb"],
+    ids=["terminal", "log", "colored log", "dumb"],
 )
 def test_a_log_gets_lines_and_a_terminal_the_table(sweep_of: Make, console: Console, kind: type) -> None:
     with watching(sweep_of(), console) as listener:
