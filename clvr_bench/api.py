@@ -34,6 +34,7 @@ def run(
     cache: str | Path | None = None,
     workers: int | None = None,
     plugins_dirs: Sequence[str | Path] = (),
+    plugins: Sequence[str] = (),
     time_limit: float | None = None,
     compiled: bool = False,
     listener: Listener | None = None,
@@ -51,6 +52,7 @@ def run(
         cache: Where decoded pictures are kept; ``$CLVR_BENCH_CACHE`` or ``~/.cache/clvr-bench`` where None.
         workers: Processes that decode pictures; one a core where None, none where 0.
         plugins_dirs: Folders with plugin files.
+        plugins: Installed plugins that wait to be asked for, such as ``"tensorboard"``.
         time_limit: Seconds after which it stops at a checkpoint; call it again to go on.
         compiled: Whether to compile the augmentations' operations, see ``ops.compiling``.
         listener: Is told what happens.
@@ -72,7 +74,7 @@ def run(
     chosen = suite if isinstance(suite, Suite) else load_suite(str(suite))
     sweep = plan(
         chosen,
-        load_plugins([Path(folder) for folder in plugins_dirs]),
+        load_plugins([Path(folder) for folder in plugins_dirs], requested=plugins),
         results=Path(results),
         device=choose_device(device),
         access=Access(

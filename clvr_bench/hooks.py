@@ -110,7 +110,9 @@ class Hooks:
 
     @hookspec
     def evaluation_finished(self, run: str, folder: Path, record: EvaluationRecord) -> None:
-        """Observe that an evaluation ended, or failed; ``run_finished`` was called before it.
+        """Observe that an evaluation of a sweep ended, or failed; ``run_finished`` was called before it.
+
+        Not called where finished runs are judged again, on other data or by other evaluations.
 
         Args:
             run: The name of the run's folder.

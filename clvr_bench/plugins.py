@@ -9,7 +9,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
@@ -80,7 +80,7 @@ class Plugins:
 
 
 def load_plugins(
-    directories: Iterable[Path] = (), blocked: Iterable[str] = (), requested: Iterable[str] = ()
+    directories: Iterable[Path] = (), *, blocked: Collection[str] = (), requested: Collection[str] = ()
 ) -> Plugins:
     """Load all installed plugins, then those of the directories named here and in ``CLVR_BENCH_PLUGINS_DIR``.
 
@@ -91,7 +91,8 @@ def load_plugins(
         requested: Names of those to load that wait to be asked for.
 
     Raises:
-        ClvrBenchError: A directory is not there, a name is no plugin's, or a requested plugin is broken.
+        ClvrBenchError: A directory is not there, a name is no plugin's, one is both blocked and requested, or a
+            requested plugin is broken.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
@@ -100,6 +101,8 @@ def load_plugins(
     for flag, names in (("--no-plugin", blocked), ("--plugin", requested)):
         for name in sorted(set(names) - {candidate.plugin.name for candidate in candidates}):
             raise ClvrBenchError(f"{flag} {name}: no such plugin. See them with: clvr-bench plugins")
+    for name in sorted(set(blocked) & set(requested)):
+        raise ClvrBenchError(f"--plugin {name} and --no-plugin {name}: give one of both.")
     for candidate in candidates:
         plugin = candidate.plugin
         if plugin.name in blocked:
@@ -142,10 +145,7 @@ def _reason(error: Exception) -> str:
 def _installed() -> Iterator[_Candidate]:
     """Yield the entry points of both groups, each to be imported on its own; built-ins first, then by distribution."""
     for group in (PROJECT, ON_REQUEST):
-        found = sorted(
-            entry_points(group=group), key=lambda point: (point.value.split(".")[0] != "clvr_plugins", point)
-        )
-        for point in dict.fromkeys(found):
+        for point in dict.fromkeys(sorted(entry_points(group=group), key=_order)):
             distribution = point.dist.name if point.dist else "unknown"
             version = point.dist.version if point.dist else ""
             plugin = Plugin(point.name, distribution, version)

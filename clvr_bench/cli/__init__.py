@@ -6,6 +6,7 @@ import sys
 from typing import NoReturn
 
 from clvr_bench.cli.app import app
+from clvr_bench.cli.plugin_flags import NAMES
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.interruption import interruption
 
@@ -26,6 +27,9 @@ def main() -> None:
         describe = getattr(error, "format_message", None)  # of usage errors, whichever click typer brings along
         if describe is None:
             raise
+        unknown = getattr(error, "option_name", None)
+        if unknown in NAMES:
+            _stop(f"{unknown} belongs before the command: clvr-bench {unknown} ... COMMAND ...")
         if describe():
             _stop(f"{describe().rstrip('.')}. See: clvr-bench --help")
         sys.exit(MISTAKE)  # no command was named, and the help is printed already

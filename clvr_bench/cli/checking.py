@@ -12,7 +12,7 @@ from rich.text import Text
 from clvr_bench.cli.plugin_flags import PluginFlags
 from clvr_bench.combinations import Override
 from clvr_bench.errors import ClvrBenchError, unknown
-from clvr_bench.plugins import Plugins, load_plugins
+from clvr_bench.plugins import Plugins
 from clvr_bench.registry import Entry, Kind
 from clvr_bench.testing import Check, Finding, Subject, checks_of
 
@@ -45,7 +45,7 @@ def check_plugins(
 def _find(subject: str, kind: str | None, chosen: PluginFlags) -> tuple[Plugins, list[Entry]]:
     path = Path(subject)
     is_file = path.suffix == ".py" or path.is_dir()
-    plugins = load_plugins(*(chosen._replace(directories=[*chosen.directories, path]) if is_file else chosen))
+    plugins = chosen.load(path) if is_file else chosen.load()
     if is_file:
         return plugins, [entry for entry in _registered_by(path, plugins) if kind in (None, _flag(entry.kind))]
     return plugins, _named(subject, kind, plugins)

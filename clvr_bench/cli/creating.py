@@ -26,9 +26,7 @@ def create_plugin(kind: str, name: str, folder: Path, *, package: bool, plugins:
         refuse_importable(draft)
     else:
         refuse_folder(folder)
-    from clvr_bench.plugins import load_plugins  # brings torch along, which a misspelt name need not wait for
-
-    refuse_taken(draft, load_plugins(*plugins))
+    refuse_taken(draft, plugins.load())  # the last, for it brings torch along, which a misspelt name need not wait for
     console = Console()
     for path in write(draft, folder, package=package):
         _print(console, f"Written: {path}")

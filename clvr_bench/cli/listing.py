@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 def list_plugins(chosen: PluginFlags) -> int:
     """Print a table of all plugins; the exit code is 1 where one is broken."""
-    from clvr_bench.plugins import load_plugins  # plugins bring torch with them
-
-    plugins, console = load_plugins(*chosen), Console()
+    plugins, console = chosen.load(), Console()
     table = Table("plugin", "distribution", "version", "registers", "state", box=None, pad_edge=False)
     for plugin in plugins.found:
         registered = "\n".join(f"{item.kind} {_name(item)}" for item in plugin.registered) or "-"
         style = {"loaded": "green", "waiting": "dim", "blocked": "yellow", "broken": "red"}[plugin.state]
         table.add_row(plugin.name, plugin.distribution, plugin.version, registered, Text(plugin.state, style))
     console.print(table)
+    if any(plugin.state == "waiting" for plugin in plugins.found):
+        console.print(
+            "waiting: loaded where it is asked for, such as: clvr-bench --plugin NAME run SUITE", highlight=False
+        )
     for plugin in plugins.broken:
         console.print(f"broken: {plugin.name}: {plugin.reason}", markup=False, highlight=False, soft_wrap=True)
     return 1 if plugins.broken else 0
@@ -38,10 +40,9 @@ def _name(item: Entry | Family) -> str:
 def list_kind(listed: str, chosen: PluginFlags) -> None:
     """Print what is registered of a kind."""
     console = Console()
-    from clvr_bench.plugins import load_plugins
     from clvr_bench.registry import Kind
 
-    registry = load_plugins(*chosen).registry
+    registry = chosen.load().registry
     kind = next(kind for kind in Kind if kind.plural == listed.replace("-", "_"))
     for entry in registry.entries(kind):
         _print_entry(console, entry)

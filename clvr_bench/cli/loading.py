@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from clvr_bench.cli.plugin_flags import PluginFlags
-from clvr_bench.plugins import Plugins, load_plugins
+from clvr_bench.plugins import Plugins
 
 
 def load_with_warnings(chosen: PluginFlags, errors: Console) -> Plugins:
@@ -15,7 +15,7 @@ def load_with_warnings(chosen: PluginFlags, errors: Console) -> Plugins:
         chosen: Plugins directories, and plugins to leave out.
         errors: Where warnings go.
     """
-    plugins = load_plugins(*chosen)
+    plugins = chosen.load()
     for plugin in plugins.broken:
         errors.print(f"warning: plugin '{plugin.name}' did not load: {plugin.reason}", markup=False, soft_wrap=True)
     return plugins

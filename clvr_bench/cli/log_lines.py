@@ -43,6 +43,10 @@ class LogLines(Listener):
             self._postponed.add(planned.folder)
             self._say(f"[{number}/{total}] {planned.combination}: another process is at work on it; it comes last")
 
+    def run_found_done(self, planned: Planned) -> None:
+        """Say that the other process is done with it."""
+        self._say(f"{planned.combination}: done by another process")
+
     def stepped(self, progress: Progress) -> None:
         """Say where it stands, if nothing was said for a while."""
         if time.monotonic() - self._last_line > LOG_SECONDS:

@@ -1,14 +1,21 @@
-"""Which plugins a command loads beside those that are installed, as its flags say."""
+"""Which plugins a command loads, as the flags before it say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clvr_bench.plugins import Plugins
+
+NAMES = ("--plugins-dir", "--plugin", "--no-plugin")
 
 
-class PluginFlags(NamedTuple):
-    """Flags before the command, in the order in which ``load_plugins`` takes them.
+@dataclass(frozen=True)
+class PluginFlags:
+    """What was given.
 
     Attributes:
         directories: Folders of plugin files, or single files.
@@ -19,3 +26,9 @@ class PluginFlags(NamedTuple):
     directories: Sequence[Path] = ()
     blocked: Sequence[str] = ()
     requested: Sequence[str] = ()
+
+    def load(self, *further: Path) -> Plugins:
+        """Load those plugins, and those of further folders and files."""
+        from clvr_bench.plugins import load_plugins  # brings torch along
+
+        return load_plugins([*self.directories, *further], blocked=self.blocked, requested=self.requested)

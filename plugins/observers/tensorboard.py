@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clvr_bench import ClvrBenchError, EvaluationRecord, hookimpl
+from clvr_bench import ClvrBenchError, EvaluationRecord, PretrainingRecord, hookimpl
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -33,9 +33,9 @@ def epoch_finished(folder: Path, epoch: Mapping[str, Any]) -> None:
 
 @hookimpl
 def evaluation_finished(folder: Path, record: EvaluationRecord) -> None:
-    """Add an evaluation's numbers, after the last epoch."""
-    events = _events_of(folder)
-    events.write({f"{record.name}/{name}": value for name, value in record.metrics.items()}, events.epoch)
+    """Add an evaluation's numbers at the last epoch."""
+    values = {f"{record.name}/{name}": value for name, value in record.metrics.items()}
+    _events_of(folder).write(values, len(PretrainingRecord.load(folder / "pretraining.json").history))
 
 
 class _Events:
@@ -43,25 +43,24 @@ class _Events:
 
     Args:
         folder: The run's.
-        identity: What was asked for; None where its pretraining is not watched.
+        identity: What was asked for; None where it is evaluated alone.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any] | None) -> None:
-        self.folder, self.epoch = folder, 0
+        self.folder = folder
         self._identity = identity
         self._writer: SummaryWriter | None = None
 
     def write(self, values: Mapping[str, float], epoch: int) -> None:
-        """Write numbers of an epoch; what an earlier process wrote of this and later ones is taken back."""
+        """Write numbers of an epoch; where training begins or goes on, earlier ones of it and later are void."""
         if self._writer is None:
             folder = self.folder.parent.parent / "tensorboard" / self.folder.name
-            self._writer = SummaryWriter(str(folder), purge_step=epoch or None)
+            self._writer = SummaryWriter(str(folder), purge_step=None if self._identity is None else epoch)
             if self._identity is not None:
                 self._writer.add_text("identity", f"```\n{json.dumps(self._identity, indent=1)}\n```", epoch)
         for name, value in values.items():
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
-        self.epoch = epoch
 
     def close(self) -> None:
         """Close the file."""

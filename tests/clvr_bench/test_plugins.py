@@ -150,8 +150,8 @@ def test_a_plugin_that_waits_is_loaded_only_where_it_is_asked_for() -> None:
     assert not waiting.hook.evaluation_finished.get_hookimpls()
     assert only(asked, "tensorboard").state == "loaded"
     assert len(asked.hook.evaluation_finished.get_hookimpls()) == 1
-    both = load_plugins(blocked=["tensorboard"], requested=["tensorboard"])
-    assert only(both, "tensorboard").state == "blocked"
+    with pytest.raises(ClvrBenchError, match="give one of both"):
+        load_plugins(blocked=["tensorboard"], requested=["tensorboard"])
 
 
 def test_requesting_an_unknown_or_broken_plugin_is_refused(tmp_path: Path) -> None:

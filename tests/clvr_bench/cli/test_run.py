@@ -359,3 +359,12 @@ def test_other_durations_are_refused(text: str) -> None:
 def test_records_know_what_classes_are_called(tiny_run: Cli) -> None:
     tiny_run("--pretext-task", "raw_pixels")
     assert run_of("raw_pixels").pretraining.facts["class_names"][:3] == ["arrow", "house", "tee"]
+
+
+@pytest.mark.parametrize("flag", ["--plugin", "--no-plugin", "--plugins-dir"])
+def test_a_flag_that_belongs_before_the_command_says_so(cli: Cli, flag: str) -> None:
+    answer = cli("run", flag, "x", "quickstart")
+    assert (answer.code, answer.err) == (
+        2,
+        f"clvr-bench: {flag} belongs before the command: clvr-bench {flag} ... COMMAND ...\n",
+    )
