@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.figure2.agreement import RankCorrelation, rank_correlation, ranks
 from clvr_bench.figure2.entries import Entry, entries
+from clvr_bench.tables import labels_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,14 +23,14 @@ COLUMNS: dict[str, str | int] = {
     "encoder": "text",
     "params_m": 1,
     "published_top1": 1,
-    "measured_encoder": "text",
-    "measured_params_m": 2,
     "measured_top1_mean": 2,
     "measured_top1_std": 2,
     "seeds": "count",
     "dataset": "text",
     "source": "text",
     "note": "text",
+    "measured_encoder": "text",
+    "measured_params_m": 2,
 }
 """The columns of the table: text, a count, or how many decimals are printed."""
 MOVED = 3
@@ -221,7 +222,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
     lines = []
     for entry, found in comparison.pairs:
-        notes = [entry.note, found.note if found else "not measured" if comparison.suite else ""]
+        measured = [*labels_note(found.labels), found.note] if found else ["not measured" if comparison.suite else ""]
         lines.append(
             {
                 "method": entry.label,
@@ -237,7 +238,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "seeds": found.seeds if found else None,
                 "dataset": comparison.dataset if found else "",
                 "source": entry.source,
-                "note": "; ".join(filter(None, notes)),
+                "note": "; ".join(filter(None, [entry.note, *measured])),
             }
         )
     frame = pd.DataFrame(lines, columns=list(COLUMNS))

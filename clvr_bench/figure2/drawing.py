@@ -176,8 +176,8 @@ class Drawing:
     def draw_measured(self, axes: Axes) -> None:
         """Draw the methods as measured: by parameters, or one below the other where all share an encoder."""
         comparison = self.comparison
-        what = [comparison.dataset, f"{comparison.epochs} epochs" if comparison.epochs else "", comparison.encoder]
-        axes.set_title(f"As measured: {', '.join(filter(None, what))}", wrap=True)
+        how = [f"{comparison.epochs} epochs" if comparison.epochs else "", comparison.encoder]
+        axes.set_title("\n".join(filter(None, [f"As measured: {comparison.dataset}", ", ".join(filter(None, how))])))
         if comparison.encoder:
             self._draw_strip(axes)
         else:
@@ -227,7 +227,10 @@ class Drawing:
                 fontsize=self.sizes.label, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )  # fmt: skip
         axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
-        axes.set_xlabel(self._measured_axis)
+        wider = [
+            entry.label.replace(" ", "\N{NO-BREAK SPACE}") for entry in self.comparison.missing if entry.is_variant
+        ]
+        axes.set_xlabel("\n".join([self._measured_axis, *wrap(f"no run: {', '.join(wider)}" if wider else "", 48)]))
         axes.tick_params(axis="y", length=0)
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, 0), min(high, 101))  # an interval may reach beyond what an accuracy can be
@@ -245,7 +248,8 @@ class Drawing:
 
     @property
     def _measured_axis(self) -> str:
-        return f"Top-1 on {self.comparison.dataset} (%), {self.comparison.evaluation}, 95% interval"
+        interval = ", 95% interval" if any(found.interval for _, found in self.comparison.measured) else ""
+        return f"Top-1 on {self.comparison.dataset} (%), {self.comparison.evaluation}{interval}"
 
     def _label_measured(self, axes: Axes) -> None:
         """Write labels beside the markers where nothing is in their way; a thin line leads to one that stands apart."""

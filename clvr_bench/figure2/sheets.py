@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from clvr_bench.figure2.comparison import Comparison, Measured
 from clvr_bench.figure2.entries import Entry
-from clvr_bench.tables import BOLD, NOTHING, labels_note, top1_text
+from clvr_bench.tables import NOTHING, labels_note, top1_text
 from clvr_bench.typesetting import Cell, Heading, Sheet
 
+BOLD = "Bold: the best top-1 of a column; what saw labels, and rows without a rank, do not compete."
 PUBLISHED = (
     Heading("method"),
     Heading("year"),
@@ -22,10 +23,10 @@ def sheet(comparison: Comparison) -> Sheet:
     """Lay a comparison out in the figure's order; without runs, the published columns alone.
 
     What is said of an entry is marked at its name, what is said of its row at the measured top-1. Bold is the best
-    measured top-1, as printed, of the ranked rows, and whatever equals it; published ones are of different encoders.
+    top-1 of each column, as printed, and whatever equals it: of those without labels, and of the ranked rows.
     """
-    best = _best(comparison)
-    rows = [[*_published(entry), *_measured(comparison, found, best)] for entry, found in comparison.pairs]
+    published, best = _best_published(comparison), _best(comparison)
+    rows = [[*_published(entry, published), *_measured(comparison, found, best)] for entry, found in comparison.pairs]
     subject = (
         f"{comparison.suite}: {comparison.dataset}, {comparison.evaluation}" if comparison.suite else "as published"
     )
@@ -33,7 +34,7 @@ def sheet(comparison: Comparison) -> Sheet:
         title=f"Figure 2 of arXiv 2210.03163, {subject}",
         headings=[*PUBLISHED, *_measured_headings(comparison)],
         rows=rows,
-        remarks=[*agreement(comparison), *([BOLD] if best else [])],
+        remarks=[*agreement(comparison), BOLD],
     )
 
 
@@ -50,10 +51,12 @@ def _measured_headings(comparison: Comparison) -> list[Heading]:
     return [Heading(f"{comparison.dataset}\ntop-1 %"), Heading("seeds", is_number=True)]
 
 
-def _published(entry: Entry) -> list[Cell]:
+def _published(entry: Entry, best: str) -> list[Cell]:
     notes = [entry.note, "" if entry.verified else "not seen in print"]
     label = Cell(entry.label, notes=tuple(filter(None, notes)))
-    return [label, *map(Cell, (str(entry.year), entry.encoder, f"{entry.params_m:g}", f"{entry.top1:.1f}"))]
+    top1 = f"{entry.top1:.1f}"
+    is_best = entry.kind != "supervised" and top1 == best
+    return [label, *map(Cell, (str(entry.year), entry.encoder, f"{entry.params_m:g}")), Cell(top1, is_best)]
 
 
 def _measured(comparison: Comparison, found: Measured | None, best: str) -> list[Cell]:
@@ -68,6 +71,10 @@ def _measured(comparison: Comparison, found: Measured | None, best: str) -> list
 def _notes(found: Measured) -> Iterator[str]:
     yield from labels_note(found.labels)
     yield from filter(None, found.note.split("; "))
+
+
+def _best_published(comparison: Comparison) -> str:
+    return f"{max(entry.top1 for entry, _ in comparison.pairs if entry.kind != 'supervised'):.1f}"
 
 
 def _best(comparison: Comparison) -> str:

@@ -48,7 +48,7 @@ def test_it_is_written_as_a_table_of_23_rows(cli: Cli, suite: Path, tmp_path: Pa
     assert cli("figure2", "--results", suite, "--output", "f.csv").code == 0
     lines = (tmp_path / "f.csv").read_text().splitlines()
     assert len(lines) == 24
-    assert lines[2].startswith("SwAV,swav,2020,ResNet-50,24.0,75.3,resnet18_small,11.20,40.50,0.71,2,CIFAR-10,")
+    assert lines[2].startswith("SwAV,swav,2020,ResNet-50,24.0,75.3,40.50,0.71,2,CIFAR-10,")
 
 
 def test_it_is_written_for_a_paper_and_a_page(cli: Cli, suite: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -114,8 +115,29 @@ def test_with_one_encoder_the_measured_ones_stand_in_their_order_with_intervals_
     assert [text.get_text() for text in texts_of(strip)] == ["no run", "no run"]
     ends = strip.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([ordered[0][1].top1 - 2.5, ordered[0][1].top1 + 2.5])
-    assert strip.get_xlabel() == "Top-1 on CIFAR-10 (%), linear@1, 95% interval"
-    assert strip.get_title(loc="left") == "As measured: CIFAR-10, 200 epochs, resnet18"
+    axis, *wider = strip.get_xlabel().split("\n")
+    assert axis == "Top-1 on CIFAR-10 (%), linear@1, 95% interval"
+    said = " ".join(wider).replace("\N{NO-BREAK SPACE}", " ").removeprefix("no run: ").split(", ")
+    assert said == [entry.label for entry in comparison.missing if entry.is_variant]
+    assert strip.get_title(loc="left") == "As measured: CIFAR-10\n200 epochs, resnet18"
+
+
+def test_one_seed_has_no_interval_to_name() -> None:
+    comparison = comparison_of()
+    pairs = tuple((entry, found and replace(found, interval=None, seeds=1)) for entry, found in comparison.pairs)
+    _, strip, _ = drawn(replace(comparison, pairs=pairs)).axes
+    assert strip.get_xlabel().startswith("Top-1 on CIFAR-10 (%), linear@1\n")
+
+
+@pytest.mark.parametrize("epochs", [10, 200])
+def test_titles_of_panels_keep_apart(epochs: int) -> None:
+    comparison = comparison_of()
+    long = "resnet18_small_w16_as_long_as_it_gets"
+    pairs = tuple((entry, found and replace(found, encoder=long)) for entry, found in comparison.pairs)
+    figure = drawn(replace(comparison, pairs=pairs, dataset="cifar10-jpeg", epochs=epochs))
+    figure.canvas.draw()
+    _, strip, orders = (axes.title.get_window_extent() for axes in figure.axes)
+    assert strip.x1 < orders.x0
 
 
 def test_with_several_encoders_top1_stands_over_parameters_and_the_missing_are_named() -> None:

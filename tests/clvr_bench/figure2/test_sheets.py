@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from clvr_bench.figure2.comparison import Comparison, Measured, compare
 from clvr_bench.figure2.entries import entries
-from clvr_bench.figure2.sheets import sheet
-from clvr_bench.tables import BOLD
+from clvr_bench.figure2.sheets import BOLD, sheet
 
 
 def measured(top1: float, **fields: object) -> Measured:
@@ -17,19 +16,21 @@ def with_rows(**found: Measured) -> Comparison:
     return Comparison(pairs, "tiny", "CIFAR-10", 200, "linear@1")
 
 
-def test_without_runs_it_has_the_published_columns_and_nothing_bold() -> None:
+def test_without_runs_it_has_the_published_columns_and_their_best_in_bold() -> None:
     laid_out = sheet(compare())
     assert len(laid_out.rows) == 23
     assert laid_out.headings[-1].title == "ImageNet\ntop-1 %"
-    assert laid_out.remarks == []
-    assert not any(cell.is_best for row in laid_out.rows for cell in row)
+    assert laid_out.remarks == [BOLD]
+    assert [(row[0].text, cell.text) for row in laid_out.rows for cell in row if cell.is_best] == [
+        ("BYOL (4x)", "78.6")
+    ]
 
 
 def test_the_best_measured_row_with_a_rank_is_bold_and_so_are_ties_as_printed() -> None:
     laid_out = sheet(
         with_rows(supervised=measured(90.0, rank=None), SwAV=measured(61.02), BYOL=measured(60.98), LA=measured(40.0))
     )
-    assert [row[0].text for row in laid_out.rows if any(cell.is_best for cell in row)] == ["SwAV", "BYOL"]
+    assert [row[0].text for row in laid_out.rows if row[-2].is_best] == ["SwAV", "BYOL"]
     assert BOLD in laid_out.remarks
 
 
