@@ -39,7 +39,11 @@ class Box:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], frame: Box, gap: float
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    frame: Box,
+    gap: float,
+    obstacles: Sequence[Box] = (),
 ) -> list[Box]:
     """Place a label at each point: right of it where that is free, else around it, else ever farther away.
 
@@ -48,11 +52,12 @@ def place_labels(
         sizes: Width and height of each point's label.
         frame: What labels stay in, wherever there is room.
         gap: From the middle of a point to its label; points themselves are as large.
+        obstacles: What else labels must not cover.
 
     Returns:
-        A box for each label. None overlaps another or a point, unless no place near is free.
+        A box for each label. None overlaps another, a point or an obstacle, unless no place near is free.
     """
-    marks = [Box(x - gap, y - gap, 2 * gap, 2 * gap) for x, y in points]
+    marks = [*obstacles, *(Box(x - gap, y - gap, 2 * gap, 2 * gap) for x, y in points)]
     placed: dict[int, Box] = {}
     for number in sorted(range(len(points)), key=lambda i: (-points[i][1], points[i][0])):
         found = _first_free(points[number], sizes[number], frame, gap, [*marks, *placed.values()])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 from clvr_bench.charts.costs import AXES, Spot, front, spots
+from clvr_bench.charts.labels import Box, place_labels
 from clvr_bench.charts.rows import Row, chart_rows
 from clvr_bench.report.cards import Card
 from clvr_bench.report.plots import Mark, Place, Plot, Scale
 
 CURVE = "knn_top1"
 """What learning curves follow: k-NN top-1 on val, in percent, which every task has."""
+LETTER, LINE, BASELINE, GAP = 6.2, 13, 10, 7
+"""Of labels, in pixels: a letter's width, a line's height, its baseline below its top; half of a mark's room."""
 Pair = tuple[Card, Row]
 
 
@@ -82,7 +85,7 @@ def costs(scope: Sequence[Pair]) -> Costs | None:
     x = Scale.over((spot.cost for spot in placed), 50, 850, is_log=True)
     y = Scale.over(chain.from_iterable(_reach(spot) for spot in placed), 360, 10)
     best = front(placed)
-    marks = [_mark(spot, cards[spot.row.name], x, y, on_front=spot in best) for spot in placed]
+    marks = _labelled_apart([_mark(spot, cards[spot.row.name], x, y, on_front=spot in best) for spot in placed], x, y)
     card = scope[0][0]
     return Costs(
         title=f"{card.row['suite']}: {card.row['dataset']}",
@@ -111,6 +114,39 @@ def _mark(spot: Spot, card: Card, x: Scale, y: Scale, *, on_front: bool) -> Mark
         task=card.row["pretext_task"],
         whisker=((across, y.at(low)), (across, y.at(high))),
     )
+
+
+def _labelled_apart(marks: Sequence[Mark], x: Scale, y: Scale) -> list[Mark]:
+    """Place labels where they cover no mark, whisker or other label; one without such a place near is left out."""
+    named, others = [mark for mark in marks if mark.label], [mark for mark in marks if not mark.label]
+    taken = [*(_square(mark.place) for mark in others), *_whiskers(marks)]
+    boxes = place_labels(
+        [mark.place for mark in named],
+        [(LETTER * len(mark.label), LINE) for mark in named],
+        Box(x.start, y.end, x.end - x.start, y.start - y.end),
+        gap=GAP,
+        obstacles=taken,
+    )
+    return [*others, *(_labelled(mark, box, [*taken, *boxes]) for mark, box in zip(named, boxes, strict=True))]
+
+
+def _labelled(mark: Mark, box: Box, taken: Sequence[Box]) -> Mark:
+    top = box.bottom  # the edge with the lesser number, which is above here
+    is_far = abs(top + LINE / 2 - mark.place[1]) > 1.5 * LINE
+    if is_far or any(box.overlaps(other) for other in taken if other is not box):
+        return replace(mark, label="")
+    return replace(mark, label_at=(round(box.left, 1), round(top + BASELINE, 1)))
+
+
+def _square(place: Place) -> Box:
+    return Box(place[0] - GAP, place[1] - GAP, 2 * GAP, 2 * GAP)
+
+
+def _whiskers(marks: Sequence[Mark]) -> Iterator[Box]:
+    for mark in marks:
+        if mark.whisker:
+            (across, low), (_, high) = mark.whisker
+            yield Box(across - 1, high, 2, low - high)
 
 
 def _steps(places: Sequence[Place]) -> Iterator[Place]:

@@ -45,7 +45,8 @@ def published_plot() -> Plot:
         drawn_there = [entry for entry in entries() if entry.drawn == place]
         said = "\n".join(map(_said, drawn_there))
         at = x.at(place[0]), y.at(place[1])
-        marks.append(Mark(at, said, _shape(drawn_there[0]), label, label_below=label in BELOW))
+        label_at = (at[0] + 7, at[1] + 16) if label in BELOW else None
+        marks.append(Mark(at, said, _shape(drawn_there[0]), label, label_at=label_at))
     return Plot(
         900, 460, x, y, marks, x_title="Number of Model Parameters (Millions)", y_title="ImageNet Top-1 Accuracy (%)"
     )

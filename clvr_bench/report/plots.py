@@ -65,8 +65,8 @@ class Mark:
         place: Its center.
         said: What a reader sees who points at it.
         shape: How it looks.
-        label: What stands to the right of it.
-        label_below: Whether that is a line lower, where something else is in its way.
+        label: What stands beside it.
+        label_at: Where that begins, on its baseline; right of the mark where None.
         anchor: The card that it leads to; empty where there is none.
         task: The pretext task by which readers choose it; empty where they cannot.
         whisker: Both ends of a line through it.
@@ -76,7 +76,7 @@ class Mark:
     said: str
     shape: Shape = "dot"
     label: str = ""
-    label_below: bool = False
+    label_at: Place | None = None
     anchor: str = ""
     task: str = ""
     whisker: tuple[Place, Place] | None = None

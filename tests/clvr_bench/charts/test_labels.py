@@ -15,6 +15,10 @@ def test_a_lone_label_stands_right_of_its_point() -> None:
     assert place_labels([(100, 100)], [(40, 10)], FRAME, 5) == [Box(105, 95, 40, 10)]
 
 
+def test_what_is_in_the_way_moves_it() -> None:
+    assert place_labels([(100, 100)], [(40, 10)], FRAME, 5, obstacles=[Box(110, 90, 2, 20)]) == [Box(55, 95, 40, 10)]
+
+
 def test_at_the_right_edge_it_stands_left_of_it() -> None:
     assert place_labels([(390, 100)], [(40, 10)], FRAME, 5) == [Box(345, 95, 40, 10)]
 

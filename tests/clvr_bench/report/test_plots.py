@@ -50,6 +50,24 @@ def test_the_front_is_joined_by_steps_and_alone_is_labelled(tmp_path: Path) -> N
     assert (first[1], corner[0]) == (corner[1], last[0])
 
 
+def test_labels_stand_apart_and_a_crowd_goes_without(tmp_path: Path) -> None:
+    tasks = ["simclr", "byol", "pirl", "swav", "instdisc", "amdim", "moco_v1", "moco_v2"]
+    for number, task in enumerate(tasks):  # each better and slower than the one before, by next to nothing
+        compute = {"seconds": 100.0 + 0.01 * number}
+        write_seeds(tmp_path / "study", [50 + 0.1 * number], task=task, compute=compute, history=HISTORY)
+    write_seeds(tmp_path / "study", [90.0], task="supervised", compute={"seconds": 1000.0}, history=HISTORY)
+    write_seeds(tmp_path / "study", [10.0], task="rotation", compute={"seconds": 10.0}, history=HISTORY)
+    (scope,) = scopes(cards(standings_of(tmp_path)))
+    chart = costs(scope)
+    assert chart
+    labelled = {mark.label: mark for mark in chart.plot.marks if mark.label}
+    assert {"supervised", "rotation"} < set(labelled)
+    assert len(labelled) < 10
+    heights = [mark.label_at[1] for mark in labelled.values() if mark.label_at]
+    assert len(heights) == len(labelled)
+    assert all(abs(at - mark.place[1]) < 30 for at, mark in zip(heights, labelled.values(), strict=True))
+
+
 def test_numbers_that_an_axis_cannot_show_do_no_harm(tmp_path: Path) -> None:
     write_seeds(tmp_path / "study", [50.0], compute={"seconds": 0.0}, history=HISTORY)
     (scope,) = scopes(cards(standings_of(tmp_path)))
