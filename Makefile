@@ -8,7 +8,10 @@ PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 quickstart: install  ## set up, run the built-in suite, show the leaderboard; write it as a page, and Figure 2 beside it
 	$(BIN)/clvr-bench run quickstart
 	$(BIN)/clvr-bench figure2 --results results --suite quickstart --output results/quickstart/figure2.png
-	$(BIN)/clvr-bench report --results results --suite quickstart --output results/quickstart/report.html
+	$(BIN)/clvr-bench preview augmentations --output results/quickstart/augmentations.png
+	$(BIN)/clvr-bench preview pretext-tasks --output results/quickstart/pretext-tasks.png
+	$(BIN)/clvr-bench report --results results --suite quickstart --output results/quickstart/report.html \
+		--picture results/quickstart/augmentations.png --picture results/quickstart/pretext-tasks.png
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest $(PARALLEL)
@@ -30,7 +33,8 @@ tables: install  ## write the documents' tables and pictures and the tasks' page
 	$(BIN)/python docs/results.py
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/tasks.py
-	$(BIN)/clvr-bench report --results results --output results/report.html
+	$(BIN)/clvr-bench report --results results --output results/report.html \
+		--picture docs/images/augmentations.png --picture docs/images/pretext-tasks.png
 
 install: .venv/installed
 

@@ -37,6 +37,17 @@ COLUMNS: Mapping[str, str | int] = {
 }
 """Every column of ``matchup_table`` in order: text, a count, or how many decimals are printed."""
 
+PICTURE_COLUMNS: Mapping[str, str | int] = {
+    "picture": COUNT,
+    "class": TEXT,
+    "first_right": COUNT,
+    "second_right": COUNT,
+    "seeds": COUNT,
+    "first": TEXT,
+    "second": TEXT,
+}
+"""Every column of ``disagreements``: a picture's number in test, its class, on how many seeds each got it right."""
+
 
 class Verdict(NamedTuple):
     """How sure the difference of two rows is, over new seeds and new test pictures.
@@ -135,8 +146,11 @@ class Matchup:
     def by_class(self) -> list[Part]:
         """The test pictures of each class, over the shared seeds."""
         numbers = np.unique(self.labels).tolist()
-        names = {number: self.class_names[number] if self.class_names else str(number) for number in numbers}
-        return [self._part("class", names[number], pictures=self.labels == number) for number in numbers]
+        return [self._part("class", self.class_name(number), pictures=self.labels == number) for number in numbers]
+
+    def class_name(self, number: int) -> str:
+        """Return what a class is called; its number where no record says it."""
+        return self.class_names[number] if self.class_names else str(number)
 
     def _part(self, kind: str, of: str, seeds: slice = slice(None), pictures: Any = slice(None)) -> Part:
         first, second = (matrix[seeds, pictures] for matrix in self.correct)
@@ -164,6 +178,30 @@ def matchup_table(matchup: Matchup) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     types = {TEXT: "object", COUNT: "Int64"}
     return frame.astype({name: types.get(str(kind), "float64") for name, kind in COLUMNS.items()})
+
+
+def disagreements(matchup: Matchup) -> pd.DataFrame:
+    """Return the test pictures that one row got right on more of the shared seeds than the other did.
+
+    Those on which both differ most come first, else in the order of the pictures. The columns are those of
+    ``PICTURE_COLUMNS``.
+    """
+    import pandas as pd
+
+    first, second = (matrix.sum(axis=0) for matrix in matchup.correct)
+    numbers = np.flatnonzero(first != second)
+    numbers = numbers[np.argsort(-np.abs(first - second)[numbers], kind="stable")]
+    labels = matchup.labels[numbers].tolist()
+    content = {
+        "picture": numbers,
+        "class": [matchup.class_name(label) for label in labels],
+        "first_right": first[numbers],
+        "second_right": second[numbers],
+        "seeds": len(matchup.seeds),
+        "first": matchup.names[0],
+        "second": matchup.names[1],
+    }
+    return pd.DataFrame(content, columns=list(PICTURE_COLUMNS))
 
 
 def _line(part: Part) -> dict[str, Any]:

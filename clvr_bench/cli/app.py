@@ -103,6 +103,7 @@ WorkerCount = Annotated[
     typer.Option(help="Processes that decode pictures; 0 for none. Default: one a core.", min=0, metavar="N"),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Let data sets fetch their files into --data-root.")]
+FORMAT_HELP = "How it is written. Default: as the file's name ends, else for the screen."
 Results = Annotated[Path, typer.Option("--results", help="Folder of all suites' results.", metavar="DIR")]
 
 
@@ -306,13 +307,13 @@ def runs(
 def leaderboard(
     results: Results = Path("results"),
     suite: Annotated[str | None, typer.Option(help="Only this suite.", metavar="S")] = None,
-    format: Annotated[TableFormat, typer.Option(help="How it is written.")] = TableFormat.TABLE,  # noqa: A002 - the option's name
+    format: Annotated[TableFormat | None, typer.Option(help=FORMAT_HELP)] = None,  # noqa: A002 - the option's name
     output: Annotated[Path | None, typer.Option(help="Write it to a file.", metavar="FILE")] = None,
 ) -> None:
     """Show the top-1 table of finished runs, derived from their records."""
     from clvr_bench.cli.tables import show_leaderboard
 
-    show_leaderboard(results, suite, format.value, output)
+    show_leaderboard(results, suite, format.value if format else None, output)
 
 
 @app.command()
@@ -326,17 +327,24 @@ def compare(
     dataset: Annotated[
         str | None, typer.Option(help="The rows of this data set, such as 'shapes -> digits'.", metavar="D")
     ] = None,
-    format: Annotated[ComparisonFormat, typer.Option(help="How it is written.")] = ComparisonFormat.TABLE,  # noqa: A002 - the option's name
+    format: Annotated[ComparisonFormat | None, typer.Option(help=FORMAT_HELP)] = None,  # noqa: A002 - the option's name
     output: Annotated[Path | None, typer.Option(help="Write it to a file.", metavar="FILE")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write which test pictures one got right more often (.csv).", metavar="FILE")
+    ] = None,
 ) -> None:
     """Compare two rows of the leaderboard, test picture by test picture: how far apart, how surely, and where."""
-    from clvr_bench.cli.comparing import check_comparison, show_matchup
+    from clvr_bench.cli.comparing import SUFFIXES, show_matchup, write_pictures
     from clvr_bench.cli.finding import warn_of_damage
+    from clvr_bench.cli.tables import check_format, chosen_format
     from clvr_bench.comparing import compare_rows
 
-    check_comparison(format.value, output)
+    written_as = chosen_format(format.value if format else None, output, SUFFIXES)
+    check_format(pictures, [".csv"], "--pictures")
     matchup = compare_rows(results, first, second, suite, dataset=dataset, on_damaged=warn_of_damage)
-    show_matchup(matchup, format.value, output)
+    show_matchup(matchup, written_as, output)
+    if pictures is not None:
+        write_pictures(matchup, pictures)
 
 
 @app.command()

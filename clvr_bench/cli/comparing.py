@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clvr_bench.cli.tables import write_output
-from clvr_bench.errors import ClvrBenchError
-from clvr_bench.matchups import COLUMNS, Matchup, Part, matchup_table
+from clvr_bench.cli.tables import SCREEN, write_output
+from clvr_bench.matchups import COLUMNS, PICTURE_COLUMNS, Matchup, Part, disagreements, matchup_table
 from clvr_bench.significance import LEVEL
 from clvr_bench.tables import csv_text, fits, json_text
 
+SUFFIXES = {".csv": "csv", ".json": "json"}
+"""What a comparison is written as, by the file's suffix, where no flag says it."""
 SHOWN_CLASSES = 5
 """Of those where both differ most, on the screen; the files have all."""
 
@@ -25,9 +26,9 @@ def show_matchup(matchup: Matchup, format_name: str, output: Path | None) -> Non
     """Print a comparison, or write it to a file.
 
     Raises:
-        ClvrBenchError: A file is to hold what is laid out for the screen, or it cannot be written.
+        ClvrBenchError: The file cannot be written.
     """
-    if format_name == "table":
+    if format_name == SCREEN:
         console = Console()
         console.print(terminal_table(matchup, console.width))
         for line in remarks(matchup):
@@ -40,14 +41,14 @@ def show_matchup(matchup: Matchup, format_name: str, output: Path | None) -> Non
         write_output(output, text.encode())
 
 
-def check_comparison(format_name: str, output: Path | None) -> None:
-    """Refuse a file without a format before anything is read.
+def write_pictures(matchup: Matchup, output: Path) -> None:
+    """Write which test pictures one got right more often, as CSV.
 
     Raises:
-        ClvrBenchError: There is one.
+        ClvrBenchError: The file cannot be written.
     """
-    if format_name == "table" and output is not None:
-        raise ClvrBenchError("compare: a file needs --format csv or json.")
+    write_output(output, csv_text(disagreements(matchup), PICTURE_COLUMNS).encode())
+    Console().print(f"Written: {output}", markup=False, highlight=False, soft_wrap=True)
 
 
 def terminal_table(matchup: Matchup, width: int) -> Table:
@@ -69,7 +70,7 @@ def terminal_table(matchup: Matchup, width: int) -> Table:
 def _layout(matchup: Matchup, names: tuple[str, str]) -> Table:
     first, second = names
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("test pictures")
+    table.add_column("test pictures", no_wrap=True)
     tops, only = (f"{first}\n%", f"{second}\n%", "difference\npoints"), (f"only\n{first}", f"only\n{second}")
     for title in (*tops, *only, "both", "neither"):
         table.add_column(Text(title), justify="right")
@@ -85,12 +86,12 @@ def _apart(matchup: Matchup) -> list[Part]:
 
 
 def _cells(part: Part) -> list[str]:
-    title = f"all {part.pictures:,}" if part.kind == "all" else f"{part.kind} {part.of}"
-    title += f" ({part.pictures:,})" if part.kind == "class" else ""
+    titles = {"all": f"all {part.pictures:,}", "seed": f"seed {part.of}"}
+    name = f"class {part.of}" if part.of.isdigit() else part.of
     counts = (part.first_only, part.second_only, part.both, part.neither)
     decimals = 0 if part.kind == "seed" else 1
     return [
-        title,
+        titles.get(part.kind, f"{name} ({part.pictures:,})"),
         f"{part.first_top1:.1f}",
         f"{part.second_top1:.1f}",
         f"{part.difference:+.1f}",

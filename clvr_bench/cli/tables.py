@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,35 +16,59 @@ from clvr_bench.records import Run, load_runs
 from clvr_bench.run_facts import evaluation_name, judgements, run_facts, scores_text
 
 PROBLEM = 1
+SCREEN = "table"
+SUFFIXES = {".csv": "csv", ".md": "markdown", ".json": "json", ".tex": "latex", ".html": "html"}
+"""What a leaderboard is written as, by the file's suffix, where no flag says it."""
 FORMATS = (".csv", ".pdf", ".png", ".svg")
 """What a table with a picture is written as, by the file's suffix."""
 PAGES = (".html", ".tex")
 """What a table that is laid out for a page is written as besides."""
 
 
-def show_leaderboard(results: Path, suite: str | None, format_name: str, output: Path | None) -> None:
+def show_leaderboard(results: Path, suite: str | None, format_name: str | None, output: Path | None) -> None:
     """Print a leaderboard, or write it to a file."""
     from clvr_bench.standings import leaderboard
     from clvr_bench.tables import render
 
-    if format_name == "table" and output is None:
+    written_as = chosen_format(format_name, output, SUFFIXES)
+    if written_as == SCREEN:
         print_leaderboard(results, Console(), suite)
         return
-    if format_name == "table":
-        raise ClvrBenchError("leaderboard: a file needs --format csv, markdown, json, latex or html.")
-    text = render(leaderboard(results, suite, warn_of_damage), format_name)
+    text = render(leaderboard(results, suite, warn_of_damage), written_as)
     if output is None:
         sys.stdout.write(text)
         return
     write_output(output, text.encode())
 
 
-def check_format(output: Path | None, formats: Sequence[str] = FORMATS) -> None:
+def chosen_format(format_name: str | None, output: Path | None, suffixes: Mapping[str, str]) -> str:
+    """Return how to write a table: as ``--format`` says, else as the file's name ends, else for the screen.
+
+    Args:
+        format_name: What ``--format`` says.
+        output: The file; None is the screen.
+        suffixes: Which formats there are, by the suffix that says so.
+
+    Raises:
+        ClvrBenchError: What is laid out for the screen was to go into a file, or the file's name says nothing.
+    """
+    if output is None:
+        return format_name or SCREEN
+    if format_name == SCREEN:
+        raise ClvrBenchError(f"--format {SCREEN} is for the screen; for a file: {', '.join(suffixes.values())}.")
+    if format_name is None:
+        check_format(output, list(suffixes))
+        return suffixes[output.suffix.lower()]
+    return format_name
+
+
+def check_format(output: Path | None, formats: Sequence[str] = FORMATS, flag: str = "--output") -> None:
     """Refuse a file before anything is read.
 
     Args:
         output: The file; None is the screen.
         formats: The suffixes that it may have.
+        flag: What named it.
 
     Raises:
         ClvrBenchError: Its suffix says nothing about how to write it.
@@ -52,7 +76,7 @@ def check_format(output: Path | None, formats: Sequence[str] = FORMATS) -> None:
     if output is not None and output.suffix.lower() not in formats:
         *others, last = sorted(formats)
         allowed = f"{', '.join(others)} or {last}" if others else last
-        raise ClvrBenchError(f"--output {output}: expected a name that ends in {allowed}.")
+        raise ClvrBenchError(f"{flag} {output}: expected a name that ends in {allowed}.")
 
 
 def write_output(output: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ import clvr_bench
 from clvr_bench.comparing import compare_rows
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.groups import group_runs, without_superseded
-from clvr_bench.matchups import COLUMNS, Matchup, matchup_table
+from clvr_bench.matchups import COLUMNS, PICTURE_COLUMNS, Matchup, disagreements, matchup_table
 from clvr_bench.records import Run, load_runs
 from clvr_bench.significance import LEVEL
 from clvr_bench.standings import can_be_ranked, leaderboard
@@ -71,6 +71,22 @@ def test_classes_share_out_the_pictures(suite: Path) -> None:
     assert [part.difference for part in found.by_class] == [100, 0, -100, -100, 0, 0, 0, 0, 0, 0]
     assert {part.pictures for part in found.by_class} == {100}
     assert sum(part.first_only for part in found.by_class) == found.whole.first_only
+
+
+def test_pictures_that_one_got_right_more_often_come_with_the_largest_difference_first(suite: Path) -> None:
+    labels = np.array([0, 0, 1, 1])
+    right = {"simclr": ([1, 1, 0, 1], [1, 0, 0, 1]), "byol": ([0, 1, 1, 1], [0, 1, 0, 1])}
+    for task, seeds in right.items():
+        for seed, hits in enumerate(seeds):
+            names = {"class_names": ["cat", "dog"]}
+            FakeRun(task=task, seed=seed, right=np.array(hits, dtype=bool), labels=labels, facts=names).write(suite)
+    frame = disagreements(compare_rows(suite, "simclr", "byol"))
+    assert frame.columns.tolist() == list(PICTURE_COLUMNS)
+    assert frame.values.tolist() == [
+        [0, "cat", 2, 0, 2, "simclr", "byol"],
+        [1, "cat", 1, 2, 2, "simclr", "byol"],
+        [2, "dog", 0, 1, 2, "simclr", "byol"],
+    ]
 
 
 def test_classes_are_called_what_the_record_calls_them(suite: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clvr_bench.matchups import COLUMNS
+from clvr_bench.matchups import COLUMNS, PICTURE_COLUMNS
 from tests.clvr_bench.records_fake import write_seeds
 from tests.conftest import Answer
 
@@ -66,12 +66,41 @@ def test_it_is_written_as_csv_and_json(cli: Cli, tmp_path: Path) -> None:
     assert (found[0]["difference"], found[1]["p_value"], found[1]["of"]) == (20.0, None, "0")
 
 
+@pytest.mark.usefixtures("suite")
+def test_a_file_is_written_as_its_name_says(cli: Cli, tmp_path: Path) -> None:
+    assert cli("compare", "byol", "simclr", "--output", "c.json").code == 0
+    assert json.loads((tmp_path / "c.json").read_text())[0]["difference"] == 20.0
+    assert cli("compare", "byol", "simclr", "--output", "c.CSV").code == 0
+    assert (tmp_path / "c.CSV").read_text().startswith("part,of,")
+    assert cli("leaderboard", "--output", "t.md").code == 0
+    assert (tmp_path / "t.md").read_text().startswith("| rank |")
+    assert cli("leaderboard", "--output", "t.tex").code == 0
+    assert "\\toprule" in (tmp_path / "t.tex").read_text()
+
+
+@pytest.mark.usefixtures("suite")
+def test_the_pictures_that_one_got_right_are_written(cli: Cli, tmp_path: Path) -> None:
+    answer = cli("compare", "byol", "simclr", "--pictures", "p.csv")
+    assert "Written: p.csv" in answer.out
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert list(rows[0]) == list(PICTURE_COLUMNS)
+    whole = cli("compare", "byol", "simclr", "--format", "json")
+    (counts, *_) = json.loads(whole.out)
+    ahead = [int(row["first_right"]) - int(row["second_right"]) for row in rows]
+    assert sum(ahead) / int(rows[0]["seeds"]) == counts["first_only"] - counts["second_only"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["byol", "simlcr"], "unknown row 'simlcr'. Did you mean 'simclr'?"),
         (["byol", "byol"], "are the same row"),
-        (["byol", "simclr", "--output", "c.csv"], "compare: a file needs --format csv or json."),
+        (["byol", "simclr", "--output", "c.txt"], "--output c.txt: expected a name that ends in .csv or .json."),
+        (
+            ["byol", "simclr", "--format", "table", "--output", "c.csv"],
+            "--format table is for the screen; for a file: csv, json.",
+        ),
+        (["byol", "simclr", "--pictures", "c.txt"], "--pictures c.txt: expected a name that ends in .csv."),
         (["byol", "simclr", "--format", "csv", "--output", "no/../results"], "--output"),
         (["byol", "simclr", "--suite", "other"], "no runs found"),
     ],
