@@ -37,10 +37,11 @@ class Series:
 
     marker: str
     color: str
+    opacity: float = OPACITY
 
 
 YEARS = {2018: Series("o", "#1f4fd8"), 2019: Series("x", "#0a7d28"), 2020: Series("^", "#d42a20")}
-SUPERVISED = Series("s", "black")
+SUPERVISED = Series("s", "black", opacity=1)
 BELOW_LEFT = {"BYOL (4x)", "SimCLR (4x)", "MoCo v1 (4x)"}
 BELOW = {"DeepCluster", "CPC v2 & PIRL"}
 """Whose labels the figure has elsewhere than to the right."""
@@ -189,7 +190,7 @@ class Drawing:
         moves = self.comparison.moves
         for move in moves:
             look, places = _series(move.entry), (move.published, move.measured)
-            axes.plot((0, 1), places, look.marker, color=look.color, markersize=self.sizes.marker, alpha=OPACITY)
+            axes.plot((0, 1), places, look.marker, color=look.color, markersize=self.sizes.marker, alpha=look.opacity)
             axes.plot((0, 1), places, color=look.color, alpha=OPACITY, linewidth=1.1)
         for side, align, offset in ((0, "right", -7), (1, "left", 7)):
             for place, label in _side_labels(moves, side):
@@ -265,7 +266,7 @@ class Drawing:
         look = _series(entry)
         bars: dict[str, Any] = {"xerr" if across else "yerr": error} if error is not None else {}
         axes.errorbar(
-            *place, **bars, fmt=look.marker, color=look.color, alpha=OPACITY, markersize=self.sizes.marker,
+            *place, **bars, fmt=look.marker, color=look.color, alpha=look.opacity, markersize=self.sizes.marker,
             elinewidth=0.8, markeredgewidth=1.2 if look.marker == "x" else 0.6, zorder=3,
         )  # fmt: skip
 

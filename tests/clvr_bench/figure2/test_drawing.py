@@ -75,7 +75,9 @@ def test_markers_colors_axes_ticks_and_legend_are_the_figures() -> None:
     for entry in entries():
         look = ("s", "black") if entry.kind == "supervised" else (MARKERS[entry.year], COLORS[entry.year])
         assert points[entry.drawn] == look, entry.label
-    assert all(container.lines[0].get_alpha() == 0.6 for container in axes.containers)
+    squares = [container.lines[0].get_marker() == "s" for container in axes.containers]
+    assert [line.lines[0].get_alpha() for line in axes.containers] == [1 if square else 0.6 for square in squares]
+    assert sum(squares) == 1
     assert axes.get_xlabel() == "Number of Model Parameters (Millions)"
     assert axes.get_ylabel() == "ImageNet Top-1 Accuracy (%)"
     assert axes.get_xticks().tolist() == list(range(0, 351, 50))
