@@ -1,5 +1,6 @@
 """Writes the tables in the documents from the committed records, wherever they say ``<!-- leaderboard: SUITE -->``.
 
+``<!-- leaderboard: SUITE, best N -->`` has the best N of those that were trained without labels, and all yardsticks.
 It also writes what the studies of pairs of augmentations show, ``pairs.csv`` and ``pairs.png``, beside their records.
 Run it with ``make tables``; a test fails while a document or a CSV is not what it writes.
 """
@@ -20,18 +21,24 @@ from clvr_bench.tables import csv_text
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" / "results.md")
 PAIRS = (ROOT / "results" / "simclr-pairs-shapes",)
-BLOCK = re.compile(r"(<!-- leaderboard: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+BLOCK = re.compile(r"(<!-- leaderboard: ([^\s,]+)(?:, best (\d+))? -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left
 
 
 def updated(document: Path) -> str:
     """Return a document with its tables derived anew."""
-    return BLOCK.sub(lambda match: f"{match[1]}{table(match[2])}{match[3]}", document.read_text())
+    return BLOCK.sub(
+        lambda match: f"{match[1]}{table(match[2], int(match[3]) if match[3] else None)}{match[4]}",
+        document.read_text(),
+    )
 
 
-def table(suite: str) -> str:
-    """Return a suite's leaderboard as a short Markdown table with a caption."""
+def table(suite: str, best: int | None = None) -> str:
+    """Return a suite's leaderboard, or the best of it, as a short Markdown table with a caption."""
     frame = leaderboard(ROOT / "results" / suite)
+    competes = (frame["uses_labels"] == "no") & frame["epochs"].notna()  # which yardsticks do not
+    if best is not None:
+        frame = frame[~competes | (competes.cumsum() <= best)].reset_index(drop=True)
     encoders = sorted(set(frame["encoder"]) - {""})
     rows = [_cells(row) for _, row in frame.iterrows()]
     left_out = {name for name in rows[0] if not any(row[name] for row in rows)}
@@ -43,7 +50,8 @@ def table(suite: str) -> str:
         *([row[name] for name in head] for row in rows),
     ]
     seeds = ", ".join(str(count) for count in sorted(set(frame["seeds"])))
-    caption = f"{frame['dataset'][0]}, {', '.join(encoders)}, seeds: {seeds}"
+    part = "" if best is None else f"; the best {best} of {competes.sum()} that were trained without labels"
+    caption = f"{frame['dataset'][0]}, {', '.join(encoders)}, seeds: {seeds}{part}"
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"*{caption}*", ""])
 
 
