@@ -248,6 +248,16 @@ def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleT
         assert text.count("| supervised |") >= 1
 
 
+def test_a_table_of_the_best_rows_has_all_yardsticks_too(documents_tables: ModuleType) -> None:
+    whole = documents_tables.table("contract-shapes").splitlines()
+    best = documents_tables.table("contract-shapes", 2).splitlines()
+    assert set(best[:-1]) < set(whole)
+    tasks = [line.split(" | ")[1].strip() for line in best[2:-2]]
+    labelled = ["supcon", "semi_supervised", "supervised", "weakly_supervised"]
+    assert sorted(tasks) == sorted([*labelled, "rotation", "amdim", "raw_pixels", "random_init", "random_init"])
+    assert best[-1].endswith("; the best 2 of 32 that were trained without labels*")
+
+
 def test_the_document_of_results_is_that_of_the_records(documents_results: ModuleType) -> None:
     text = documents_results.DOCUMENT.read_text()
     assert documents_results.updated(text) == text, (
