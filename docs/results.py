@@ -50,7 +50,7 @@ SECTION = """
 <!-- results: {suite} -->
 <!-- end -->
 """
-COLORS = 32  # of a picture: a few, and what softens their edges
+COLORS = 64  # of a picture: a few, what softens their edges, and what shines through
 PIXELS = round(look.WIDTH * look.DPI)  # a picture's width
 WORDS = {"method", "pretext task", "encoder", "published encoder", "judged by", "source"}  # columns set flush left
 

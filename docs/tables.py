@@ -1,6 +1,8 @@
 """Writes the tables in the documents from the committed records, wherever they say ``<!-- leaderboard: SUITE -->``.
 
-``<!-- leaderboard: SUITE, best N -->`` has the best N of those that were trained without labels, and all yardsticks.
+``<!-- leaderboard: SUITE, best N -->`` has the best N of those that were trained without labels, and all yardsticks;
+``<!-- beside lightly: SUITE -->`` has what ``benchmarks/peers.py`` found, from ``SUITE-lightly/peers.csv``.
+
 It also writes what the studies of pairs of augmentations show, ``pairs.csv`` and ``pairs.png``, beside their records.
 Run it with ``make tables``; a test fails while a document or a CSV is not what it writes.
 """
@@ -22,23 +24,22 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" / "results.md")
 PAIRS = (ROOT / "results" / "simclr-pairs-shapes",)
 BLOCK = re.compile(r"(<!-- leaderboard: ([^\s,]+)(?:, best (\d+))? -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+PEERS = re.compile(r"(<!-- beside lightly: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left
 
 
 def updated(document: Path) -> str:
     """Return a document with its tables derived anew."""
-    return BLOCK.sub(
-        lambda match: f"{match[1]}{table(match[2], int(match[3]) if match[3] else None)}{match[4]}",
-        document.read_text(),
-    )
+    text = BLOCK.sub(lambda match: f"{match[1]}{table(match[2], match[3])}{match[4]}", document.read_text())
+    return PEERS.sub(lambda match: f"{match[1]}{beside_lightly(match[2])}{match[3]}", text)
 
 
-def table(suite: str, best: int | None = None) -> str:
-    """Return a suite's leaderboard, or the best of it, as a short Markdown table with a caption."""
+def table(suite: str, best: str | None = None) -> str:
+    """Return a suite's leaderboard, or so many of the best rows, as a short Markdown table with a caption."""
     frame = leaderboard(ROOT / "results" / suite)
     competes = (frame["uses_labels"] == "no") & frame["epochs"].notna()  # which yardsticks do not
     if best is not None:
-        frame = frame[~competes | (competes.cumsum() <= best)].reset_index(drop=True)
+        frame = frame[~competes | (competes.cumsum() <= int(best))].reset_index(drop=True)
     encoders = sorted(set(frame["encoder"]) - {""})
     rows = [_cells(row) for _, row in frame.iterrows()]
     left_out = {name for name in rows[0] if not any(row[name] for row in rows)}
@@ -53,6 +54,26 @@ def table(suite: str, best: int | None = None) -> str:
     part = "" if best is None else f"; the best {best} of {competes.sum()} that were trained without labels"
     caption = f"{frame['dataset'][0]}, {', '.join(encoders)}, seeds: {seeds}{part}"
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"*{caption}*", ""])
+
+
+def beside_lightly(suite: str) -> str:
+    """Return top-1 and speed of the same methods of both projects as a Markdown table."""
+    frame = pd.read_csv(ROOT / "results" / f"{suite}-lightly" / "peers.csv")
+    lines = [["method", "of", "seeds", "top-1 %", "k-NN %", "seconds", "lightly minus clvr-bench, points"]]
+    lines.append(["---", "---", *["--:"] * 5])
+    for row in frame.to_dict("records"):
+        apart = _signed(row["difference"])
+        interval = (
+            f" ({_signed(row['difference_low'])} to {_signed(row['difference_high'])})" if row["seeds"] > 1 else ""
+        )
+        std = f" ± {row['top1_std']:.1f}" if row["seeds"] > 1 else ""
+        scores = [f"{row['top1_mean']:.1f}{std}", f"{row['knn_top1_mean']:.1f}", f"{row['seconds_mean']:.0f}"]
+        lines.append([row["method"], row["side"], str(row["seeds"]), *scores, f"{apart}{interval}" if apart else ""])
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", ""])
+
+
+def _signed(number: float) -> str:
+    return "" if pd.isna(number) else f"{number:+.1f}"
 
 
 def _cells(row: pd.Series[object]) -> dict[str, str]:

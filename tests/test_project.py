@@ -250,7 +250,7 @@ def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleT
 
 def test_a_table_of_the_best_rows_has_all_yardsticks_too(documents_tables: ModuleType) -> None:
     whole = documents_tables.table("contract-shapes").splitlines()
-    best = documents_tables.table("contract-shapes", 2).splitlines()
+    best = documents_tables.table("contract-shapes", "2").splitlines()
     assert set(best[:-1]) < set(whole)
     tasks = [line.split(" | ")[1].strip() for line in best[2:-2]]
     labelled = ["supcon", "semi_supervised", "supervised", "weakly_supervised"]

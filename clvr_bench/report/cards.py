@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
@@ -36,7 +36,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class RunCard:
-    """One run: its folder's name, what its record says, what its evaluations found."""
+    """One run: its folder's name, what its record says that its row does not, what its evaluations found."""
 
     name: str
     facts: list[tuple[str, str]]
@@ -77,7 +77,7 @@ class Card:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What is said of the row as a whole."""
-        return [(name, text) for name, text in self._facts() if text]
+        return [(name, text) for name, text in self._facts() if text] + self._shared
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         row = self.row
@@ -89,6 +89,12 @@ class Card:
         yield "options from", row["options_source"]
         yield "status", row["status"]
         yield "note", row["note"]
+
+    @cached_property
+    def _shared(self) -> list[tuple[str, str]]:
+        """What the records of all its runs say alike; nothing where there is one."""
+        first, *others = ([fact for fact in run_facts(run) if fact[0] != "status"] for run in self.group.runs)
+        return [fact for fact in first if all(fact in other for other in others)] if others else []
 
     @property
     def has_health(self) -> bool:
@@ -109,7 +115,7 @@ class Card:
     @property
     def runs(self) -> list[RunCard]:
         """A card a run, by seed."""
-        return list(map(_run_card, self.group.runs))
+        return [_run_card(run, self._shared) for run in self.group.runs]
 
 
 def cards(standings: list[Standing]) -> list[Card]:
@@ -117,6 +123,6 @@ def cards(standings: list[Standing]) -> list[Card]:
     return [Card(f"row-{number}", *standing) for number, standing in enumerate(standings, start=1)]
 
 
-def _run_card(run: Run) -> RunCard:
+def _run_card(run: Run, known: Sequence[tuple[str, str]]) -> RunCard:
     found = [Judgement(evaluation_name(record), scores_text(record), tuple(record.notes)) for record in judgements(run)]
-    return RunCard(run.folder.name, run_facts(run), found)
+    return RunCard(run.folder.name, [fact for fact in run_facts(run) if fact not in known], found)
