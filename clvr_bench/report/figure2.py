@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clvr_bench.figure2.agreement import LEAST
 from clvr_bench.figure2.comparison import Comparison, Measured, compare
 from clvr_bench.figure2.drawing import BELOW, published_labels
 from clvr_bench.figure2.entries import Entry, entries
@@ -53,7 +52,7 @@ def published_plot() -> Plot:
 
 
 def strips(shown: Sequence[Card]) -> list[Strip]:
-    """Draw the methods as measured, for each suite, data set and evaluation that has enough of them for an order."""
+    """Draw the methods as measured, for each suite, data set and evaluation that has two of them."""
     scopes: dict[tuple[str, ...], list[Card]] = {}
     for card in shown:
         if card.top1:
@@ -63,7 +62,7 @@ def strips(shown: Sequence[Card]) -> list[Strip]:
 
 def _strip(cards: Sequence[Card]) -> Strip | None:
     comparison = compare(standings_frame([Standing(card.group, card.row) for card in cards]))
-    if len(comparison.moves) < LEAST:
+    if not comparison.moves or len(comparison.measured) < 2:
         return None
     return Strip(
         title=f"{comparison.suite}: {comparison.dataset}, {comparison.evaluation}",
@@ -81,7 +80,8 @@ def _measured_plot(comparison: Comparison, cards: Sequence[Card]) -> Plot:
     y = Scale(len(measured) - 0.5, -0.5, bottom, 10)
     marks = [_mark(entry, found, cards, x, y.at(i)) for i, (entry, found) in enumerate(measured)]
     names = [(y.at(i), entry.label) for i, (entry, _) in enumerate(measured)]
-    title = f"top-1 on {comparison.dataset} (%), 95% interval"
+    interval = ", 95% interval" if any(found.interval for _, found in measured) else ""
+    title = f"top-1 on {comparison.dataset} (%){interval}"
     return Plot(900, bottom + 40, x, y, marks, x_title=title, names=names)
 
 

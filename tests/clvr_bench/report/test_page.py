@@ -93,6 +93,12 @@ def test_a_row_is_in_the_charts_of_its_suite_and_says_its_numbers(tmp_path: Path
 def test_the_figure_is_shown_only_where_something_of_it_was_measured(tmp_path: Path) -> None:
     write_seeds(tmp_path / "study", [60.0], task="rotation")
     assert "figure2" not in Reader(report_text(tmp_path)).values("id")
+    write_seeds(tmp_path / "study", [61.0], task="simclr")
+    assert "figure2" not in Reader(report_text(tmp_path)).values("id")  # one method is no figure
+    write_seeds(tmp_path / "study", [90.0], task="supervised", facts={"ranked": False})
+    page = Reader(report_text(tmp_path))
+    assert "figure2" in page.values("id")
+    assert any("no rank correlation (n = 1)" in text for text in page.texts)
 
 
 def test_what_was_never_trained_has_no_curve_and_no_cost(tmp_path: Path) -> None:
