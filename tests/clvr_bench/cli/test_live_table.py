@@ -162,6 +162,14 @@ def test_what_is_left_is_counted_at_the_pace_of_the_runs_that_were_trained(sweep
     assert "1 unfinished" in lines(table)[-1]
 
 
+def test_at_the_end_nothing_is_said_of_what_would_be_left(sweep_of: Make) -> None:
+    sweep, clock = sweep_of(), Clock()
+    with (table := table_of(sweep, clock)):
+        finish(table, sweep, clock, 2, 20)
+        assert "about 20 s left" in lines(table)[-1]
+    assert " left" not in lines(table)[-1]
+
+
 def test_what_makes_no_sense_is_skipped_from_the_start_and_takes_no_time(sweep_of: Make) -> None:
     sweep, clock = sweep_of(pretext_tasks=["simclr", "mae"]), Clock()
     table = table_of(sweep, clock)
@@ -190,14 +198,20 @@ def test_top1_is_that_of_the_suites_own_probe_on_its_own_data(sweep_of: Make) ->
     sweep.run()
     (planned,) = sweep.planned
     (own,) = Run.load(planned.folder).evaluations
-    for identity in (
+    others = [
         {**own.identity, "dataset": {"name": "other"}},
-        {**own.identity, "evaluation": {**own.identity["evaluation"], "options": {"other": 1}}},
-    ):
-        record = EvaluationRecord(identity, metrics={"top1": 99.9})
+        *({**own.identity, "evaluation": {**own.identity["evaluation"], "options": {"other": i}}} for i in range(9)),
+    ]
+    records = [EvaluationRecord(identity, metrics={"top1": 99.9}) for identity in others]
+    assert min(record.id for record in records) < own.id < max(record.id for record in records)
+    for record in records:
         record.save(planned.folder / "evaluations" / f"{record.file_stem}.json")
     again = sweep_of(pretext_tasks=["raw_pixels"], seeds=[0])
-    assert row(table_of(again), 1).split()[-1] == f"{own.metrics['top1']:.1f}"
+    table = table_of(again)
+    assert row(table, 1).split()[-1] == f"{own.metrics['top1']:.1f}"
+    start(table, again, 1)
+    table.evaluated(records[1])
+    assert row(table, 1).split()[-1] == f"{own.metrics['top1']:.1f}"
 
 
 def test_what_another_process_finished_becomes_done(sweep_of: Make) -> None:
