@@ -8,8 +8,8 @@ import pytest
 
 from clvr_bench.records import load_runs
 from clvr_bench.report.cards import cards
-from clvr_bench.report.charts import costs, panels, scopes
-from clvr_bench.report.plots import Scale
+from clvr_bench.report.charts import _labelled_apart, costs, panels, scopes
+from clvr_bench.report.plots import Mark, Scale
 from clvr_bench.standings import Standing, standings
 from tests.clvr_bench.records_fake import write_seeds
 
@@ -66,6 +66,28 @@ def test_labels_stand_apart_and_a_crowd_goes_without(tmp_path: Path) -> None:
     heights = [mark.label_at[1] for mark in labelled.values() if mark.label_at]
     assert len(heights) == len(labelled)
     assert all(abs(at - mark.place[1]) < 30 for at, mark in zip(heights, labelled.values(), strict=True))
+
+
+WHISKERS = [Mark((at, 200.0), "", whisker=((at, 300.0), (at, 100.0))) for at in (440.0, 480.0)]
+
+
+def labelled(*marks: Mark) -> list[Mark]:
+    """Place the labels of marks among two upright whiskers, and return the marks that kept theirs."""
+    return [
+        mark for mark in _labelled_apart([*marks, *WHISKERS], Scale(0, 9, 0, 900), Scale(0, 4, 400, 0)) if mark.label
+    ]
+
+
+def test_a_label_moves_out_of_a_whiskers_way() -> None:
+    (free,) = labelled(Mark((300.0, 200.0), "", label="short"))
+    assert free.label_at == (307.0, 203.5)  # right of its mark
+    (moved,) = labelled(Mark((425.0, 200.0), "", label="short"))
+    assert moved.label_at
+    assert moved.label_at[0] + 6.2 * len("short") <= 425 - 7  # left of it
+
+
+def test_a_label_without_room_is_left_out() -> None:
+    assert not labelled(Mark((460.0, 200.0), "", label="far too long to be anywhere near " * 3))
 
 
 def test_numbers_that_an_axis_cannot_show_do_no_harm(tmp_path: Path) -> None:
