@@ -20,6 +20,7 @@ from clvr_bench.data import Access
 from clvr_bench.optimization import build_optimizer, build_schedule
 from clvr_bench.planning import Planned
 from clvr_bench.plugins import Plugins
+from clvr_bench.records import PretrainingRecord, load_runs
 from clvr_bench.sweep import Sweep, plan
 from clvr_bench.toolbox import view_similarities
 from clvr_bench.verify import verify
@@ -30,6 +31,7 @@ from clvr_plugins.pretext_tasks.byol import prediction_error
 from clvr_plugins.pretext_tasks.simclr import nt_xent
 from tests.conftest import CONTRACT_PLUGINS, Answer
 
+RESULTS = Path(__file__).parents[2] / "results"
 FACTS = DataFacts("image", train_size=64, image_size=32)
 CPU = torch.device("cpu")
 SUITE = """
@@ -263,3 +265,21 @@ def test_both_sides_come_into_one_table_and_nothing_is_run_twice(
     assert table["top1_mean"][1] - table["top1_mean"][0] == pytest.approx(table["difference"][1], abs=1e-3)
     checked = verify(folder)
     assert (checked.problems, checked.tables) == ((), 1)
+
+
+@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*-lightly")), ids=lambda folder: folder.name)
+def test_a_committed_table_is_what_its_records_say(folder: Path) -> None:
+    own = {run.pretraining.id: run for run in load_runs(RESULTS / folder.name.removesuffix("-lightly"))}
+    judged = {run.pretraining.identity["pretext_task"]["options"]["file"]: run for run in load_runs(folder)}
+    seeds = []
+    for path in folder.glob("pretrained/*/pretraining.json"):
+        record = PretrainingRecord.load(path)
+        method = record.identity["pretext_task"]["name"]
+        seeds.append(peers.measured("lightly", method, judged.pop(f"sha256:{record.weights}"), record.compute))
+        beside = {name: value for name, value in record.identity.items() if name != "peer"}
+        run = own[PretrainingRecord(beside, facts=record.facts).id]
+        seeds.append(peers.measured("clvr-bench", method, run, run.pretraining.compute))
+    assert not judged
+    pd.testing.assert_frame_equal(
+        pd.read_csv(folder / "peers.csv"), peers.summed_up(pd.DataFrame(seeds)), check_dtype=False
+    )
