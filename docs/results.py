@@ -30,7 +30,9 @@ from clvr_bench.figure2 import drawing
 from clvr_bench.figure2.agreement import LEAST
 from clvr_bench.figure2.comparison import COLUMNS, Comparison, Move, compare
 from clvr_bench.figure2.comparison import table as comparison_table
-from clvr_bench.records import digest, write_atomically
+from clvr_bench.groups import LINEAR
+from clvr_bench.pretraining import MONITOR_SAMPLES
+from clvr_bench.records import digest, load_runs, write_atomically
 from clvr_bench.tables import csv_text
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "results.md"
-SUITES = {"figure2-cifar10-cpu": "cifar10", "figure2-shapes": "", "contract-shapes": ""}
+SUITES = {"figure2-cifar10": "cifar10", "figure2-cifar10-cpu": "cifar10", "figure2-shapes": "", "contract-shapes": ""}
 """The suites that are shown once they have records, with the table of published results that is nearest, if any is."""
 BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 SECTION = """
@@ -111,6 +113,7 @@ def block(folder: Path) -> str:
     rows, frame = load_rows(folder), leaderboard(folder)
     where = f"../results/{folder.name}"
     parts = [
+        *_setting(folder),
         *_learning(rows, where),
         *_costs(rows, where),
         *_order(compare(frame), where),
@@ -136,6 +139,32 @@ def charts(folder: Path) -> list[Chart]:
     return found
 
 
+def _setting(folder: Path) -> Iterator[str]:
+    """Yield what all runs of a suite have in common, or the values that there are."""
+    runs = [run for run in load_runs(folder) if run.pretraining.history]
+    records = [run.pretraining for run in runs]
+    judged = [(run, evaluation) for run in runs for evaluation in run.evaluations if evaluation.name == LINEAR]
+    trained = _either(record.facts["data"]["train_size"] for record in records)
+    test = _either(len(run.predictions(evaluation)[0]) for run, evaluation in judged)
+    epochs = _either(record.identity["budget"]["epochs"] for record in records)
+    batch = _either(record.identity["budget"]["batch_size"] for record in records)
+    precision = _either(record.identity["precision"] for record in records)
+    hardware = _either(record.provenance["hardware"] for record in records)
+    threads = _either(record.provenance["threads"] for record in records)
+    torch = _either(record.provenance["libraries"]["torch"] for record in records)
+    yield (
+        f"**Setting.** {trained} pictures to train on, which the 5% held out as val are not among; {test} of test. "
+        f"{epochs} epochs in batches of {batch}, in {precision}; the last one counts. Encoders normalize colors by "
+        "ImageNet's mean and deviation; features are of whole pictures. Each probe's penalty is chosen on val. "
+        f"{hardware}, threads a run: {threads}, torch {torch}."
+    )
+
+
+def _either(values: Iterable[object]) -> str:
+    """Write each value once, in order: ``10 or 20``."""
+    return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(set(values), key=str))
+
+
 def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
     seeds = max(len(row.histories) for row in rows)
     lines = f"the mean of up to {seeds} seeds as a line, their range as a band" if seeds > 1 else "one seed"
@@ -143,7 +172,8 @@ def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
     yield f"![Validation k-NN by epoch, a panel a pretext task]({where}/learning.png)"
     yield (
         f"k-NN top-1 on val after every epoch: {lines}, all other rows in gray. Panels are sorted by linear top-1 on "
-        "test, the number in the title; a broken line saw labels."
+        "test, the number in the title; a broken line saw labels. The neighbours are sought among at most "
+        f"{MONITOR_SAMPLES:,} training pictures, so curves end below the leaderboard's k-NN, which has all of them."
     )
     yield f"<details><summary>Their losses</summary>\n\n![Loss by epoch]({where}/losses.png)"
     yield "Each loss has a scale of its own: losses of different tasks do not compare.\n\n</details>"
@@ -153,11 +183,12 @@ def _costs(rows: Sequence[Row], where: str) -> Iterator[str]:
     yield "### What it cost"
     yield f"![Top-1 by seconds of pretraining]({where}/seconds.png)"
     yield f"![Top-1 by pictures encoded in pretraining]({where}/encoder_passes.png)"
-    by_seconds, by_passes = (_names(s.row.name for s in front(spots(rows, cost))) for cost in get_args(Cost))
+    fronts = {cost: _names(spot.row.name for spot in front(spots(rows, cost), cost)) for cost in get_args(Cost)}
     yield (
         "Upright lines are one standard deviation over seeds each way; broken lines are rows that were not trained. "
         "On the Pareto front, better than all that saw no labels and cost no more: by seconds "
-        f"{by_seconds}; by encoder passes {by_passes}."
+        f"{fronts['seconds']}; by encoder passes, among rows with the encoder that most have, "
+        f"{fronts['encoder_passes']}."
     )
     ratios = {row.name: max(row.seconds) / min(row.seconds) for row in rows if row.trained and len(row.seconds) > 1}
     if ratios:
@@ -222,16 +253,17 @@ def _published(table: str, frame: pd.DataFrame) -> Iterator[str]:
     yield "### Beside published rows"
     yield (
         "Not the same setting: encoders, epochs and ways of judging differ as the columns say, recipes and perhaps "
-        "pictures too. Of each way of judging, this is the published row with the fewest epochs; "
-        f'`clvr_bench.published("{table}")` has all.'
+        "pictures too. Of each way of judging, this is the published row with the fewest epochs, beside ours by that "
+        f'way; `clvr_bench.published("{table}")` has all.'
     )
     yield _table(
-        ["pretext task", "encoder", "epochs", "linear %", "k-NN %", "published encoder", "epochs", "%", "judged by",
-         "source"],
+        ["pretext task", "encoder", "epochs", "batch", "%", "published encoder", "published epochs", "published batch",
+         "published %", "judged by", "source"],
         [
-            [f"`{row.pretext_task}`", row.encoder, f"{row.epochs}", f"{row.top1_mean:.1f}", f"{row.knn_top1_mean:.1f}",
-             row.backbone, f"{row.epochs_published}", f"{row.top1:.1f}",
-             row.metric.replace("linear_top1", "linear").replace("knn_top1", "k-NN"), row.source]
+            [f"`{row.pretext_task}`", row.encoder, f"{row.epochs}", f"{row.batch_size}",
+             f"{row.top1_mean if row.metric.startswith('linear') else row.knn_top1_mean:.1f}", row.backbone,
+             f"{row.epochs_published}", "" if pd.isna(row.batch_size_published) else f"{row.batch_size_published:.0f}",
+             f"{row.top1:.1f}", row.metric.replace("linear_top1", "linear").replace("knn_top1", "k-NN"), row.source]
             for row in pairs.itertuples()
         ],
     )  # fmt: skip

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, mode
 from typing import TYPE_CHECKING, Literal
 
 from clvr_bench.charts.labels import label_points
@@ -52,15 +53,20 @@ def spots(rows: Sequence[Row], cost: Cost) -> list[Spot]:
     return sorted(placed, key=lambda spot: (spot.cost, -spot.top1))
 
 
-def front(placed: Sequence[Spot]) -> list[Spot]:
+def front(placed: Sequence[Spot], cost: Cost) -> list[Spot]:
     """Return the Pareto front, cheapest first: better than all others without labels that cost as much or less.
 
     Args:
         placed: From ``spots``.
+        cost: What they cost; by encoder passes, only rows with the encoder that most have are compared.
     """
+    compared = [spot for spot in placed if spot.row.labels == "none"]
+    if compared and cost == "encoder_passes":
+        usual = mode(spot.row.encoder for spot in compared)
+        compared = [spot for spot in compared if spot.row.encoder == usual]
     found: list[Spot] = []
-    for spot in placed:
-        if spot.row.labels == "none" and (not found or spot.top1 > found[-1].top1):
+    for spot in compared:
+        if not found or spot.top1 > found[-1].top1:
             found.append(spot)
     return found
 
@@ -84,7 +90,7 @@ def draw_costs(rows: Sequence[Row], cost: Cost) -> Figure:
     placed = spots(rows, cost)
     if not placed:
         raise ClvrBenchError("charts: no row was both trained and judged by the linear evaluation.")
-    best = front(placed)
+    best = front(placed, cost)
     lowest, highest = HEIGHTS
     figure = Figure(figsize=(WIDTH, min(lowest + A_ROW * len(placed), highest)), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -105,6 +111,7 @@ def draw_costs(rows: Sequence[Row], cost: Cost) -> Figure:
         [*(spot.row.name for spot in placed), *(row.name for row in untrained)],
         size=SMALL,
         gap=0.9 * MARKER,
+        kept_free=[[(here.cost, here.top1), (there.cost, here.top1)] for here, there in pairwise(best)],
     )
     return figure
 

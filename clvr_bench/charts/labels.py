@@ -79,8 +79,20 @@ def _first_free(
     return free[0] if free else candidates[0]
 
 
+def _strip(first: tuple[float, float], second: tuple[float, float]) -> Box:
+    """Return the box around a line, half a pixel larger on every side."""
+    (left, right), (bottom, top) = (sorted(ends) for ends in zip(first, second, strict=True))
+    return Box(left - 0.5, bottom - 0.5, right - left + 1, top - bottom + 1)
+
+
 def label_points(
-    axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str], *, size: float, gap: float
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    *,
+    size: float,
+    gap: float,
+    kept_free: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> None:
     """Write labels beside points where nothing is in their way; a thin line leads to one that stands apart.
 
@@ -90,6 +102,7 @@ def label_points(
         labels: One a point.
         size: Of their font, in points.
         gap: From the middle of a point to its label, in points.
+        kept_free: Both ends of each level or upright line that labels must not cover, in the axes' data.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -105,10 +118,11 @@ def label_points(
         [(extent.width, extent.height) for extent in extents],
         Box(window.x0, window.y0, window.width, window.height),
         gap=gap * figure.dpi / 72,
+        obstacles=[_strip(*axes.transData.transform(ends).tolist()) for ends in kept_free],
     )
     to_data = axes.transData.inverted()
     for text, box, (x, y) in zip(texts, boxes, spots, strict=True):
         text.set_position(to_data.transform((box.left, box.bottom)).tolist())
-        if abs(box.bottom + box.height / 2 - y) > box.height:
+        if abs(box.bottom + box.height / 2 - y) > 0.9 * box.height:
             near = min(max(x, box.left), box.left + box.width), box.bottom + box.height / 2
             axes.plot(*to_data.transform([(x, y), near]).T, color=text.get_color(), linewidth=0.4, zorder=1)

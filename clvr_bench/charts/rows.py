@@ -34,6 +34,7 @@ class Row:
         seconds: Of pretraining, one a seed.
         encoder_passes: Pictures encoded in pretraining, mean over seeds.
         histories: The epochs of each seed, as records keep them; empty where nothing is trained.
+        encoder: Its name; empty where there is none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Row:
     seconds: tuple[float, ...] = ()
     encoder_passes: float = 0.0
     histories: tuple[Sequence[Mapping[str, Any]], ...] = ()
+    encoder: str = ""
 
     @property
     def trained(self) -> bool:
@@ -126,7 +128,7 @@ def _parts(group: Group) -> list[str]:
 
 
 def _row(group: Group, name: str) -> Row:
-    records = [run.pretraining for run in group.averaged]
+    records, encoder = [run.pretraining for run in group.averaged], group.identity["encoder"]
     return Row(
         name=name,
         labels=str(group.facts.get("labels", "none")),
@@ -134,4 +136,5 @@ def _row(group: Group, name: str) -> Row:
         seconds=tuple(record.compute["seconds"] for record in records),
         encoder_passes=fmean(record.compute["encoder_passes"] for record in records),
         histories=tuple(record.history for record in records),
+        encoder=encoder["name"] if encoder else "",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -250,7 +251,8 @@ class Drawing:
     @property
     def _measured_axis(self) -> str:
         interval = ", 95% interval" if any(found.interval for _, found in self.comparison.measured) else ""
-        return f"Top-1 on {self.comparison.dataset} (%), {self.comparison.evaluation}{interval}"
+        probe = re.sub(r"@[^\[]*", " probe", self.comparison.evaluation)  # its version says nothing here
+        return f"Top-1 on {self.comparison.dataset} (%), {probe}{interval}"
 
     def _label_measured(self, axes: Axes) -> None:
         """Write labels beside the markers where nothing is in their way; a thin line leads to one that stands apart."""

@@ -84,7 +84,7 @@ def costs(scope: Sequence[Pair]) -> Costs | None:
     cards = {row.name: card for card, row in scope}
     x = Scale.over((spot.cost for spot in placed), 50, 850, is_log=True)
     y = Scale.over(chain.from_iterable(_reach(spot) for spot in placed), 360, 10)
-    best = front(placed)
+    best = front(placed, "seconds")
     marks = _labelled_apart([_mark(spot, cards[spot.row.name], x, y, on_front=spot in best) for spot in placed], x, y)
     card = scope[0][0]
     return Costs(

@@ -17,8 +17,10 @@ from clvr_bench.errors import ClvrBenchError
 EPOCHS = ([{"epoch": 1, "loss": 1.0}],)
 
 
-def row_of(name: str, seconds: float, top1: float, passes: float = 1000, labels: str = "none") -> Row:
-    return Row(name, labels, (top1 - 2, top1 + 2), (seconds, seconds), passes, EPOCHS)
+def row_of(
+    name: str, seconds: float, top1: float, passes: float = 1000, labels: str = "none", encoder: str = "usual"
+) -> Row:
+    return Row(name, labels, (top1 - 2, top1 + 2), (seconds, seconds), passes, EPOCHS, encoder)
 
 
 ROWS = [
@@ -48,7 +50,14 @@ def test_trained_and_judged_rows_have_a_spot_cheapest_first() -> None:
 
 @pytest.mark.parametrize("cost", ["seconds", "encoder_passes"])
 def test_the_front_is_what_nothing_without_labels_beats(cost: Cost) -> None:
-    assert [spot.row.name for spot in front(spots(ROWS, cost))] == ["cheap", "better", "dear_and_good"]
+    assert [spot.row.name for spot in front(spots(ROWS, cost), cost)] == ["cheap", "better", "dear_and_good"]
+
+
+def test_passes_of_a_rarer_encoder_are_not_compared() -> None:
+    rows = [*ROWS, row_of("other", 15, 70, 50, encoder="rare")]
+    assert [spot.row.name for spot in front(spots(rows, "seconds"), "seconds")] == ["other", "dear_and_good"]
+    passes = front(spots(rows, "encoder_passes"), "encoder_passes")
+    assert [spot.row.name for spot in passes] == ["cheap", "better", "dear_and_good"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
@@ -59,7 +68,7 @@ def test_the_front_is_all_that_is_better_than_whatever_costs_as_much_or_less(pai
         for cost, top1 in pairs
         if not any((c, t) != (cost, top1) and c <= cost and t >= top1 for c, t in pairs)
     }
-    found = [(spot.cost, spot.top1) for spot in front(spots(rows, "seconds"))]
+    found = [(spot.cost, spot.top1) for spot in front(spots(rows, "seconds"), "seconds")]
     assert found == sorted(expected)
 
 

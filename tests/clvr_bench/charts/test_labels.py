@@ -5,6 +5,7 @@ from itertools import combinations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from clvr_bench.charts.labels import Box, label_points, place_labels
 
@@ -54,3 +55,14 @@ def test_written_labels_stay_beside_their_points_whatever_lines_lead_to_them() -
     x, y = axes.transData.transform(points[-1])
     assert min(abs(alone.x0 - x), abs(alone.x1 - x)) < 8
     assert alone.y0 < y < alone.y1
+
+
+def test_lines_that_are_to_stay_free_are_not_written_over() -> None:
+    def written(kept_free: list[list[tuple[float, float]]]) -> Text:
+        axes = Figure().add_subplot()
+        axes.plot([1.0, 10.0], [1.0, 2.0], "o")
+        label_points(axes, [(1.0, 1.0)], ["label"], size=10, gap=4, kept_free=kept_free)
+        return axes.texts[0]
+
+    free, beside = written([]), written([[(5.0, 1.0), (1.0, 1.0)]])
+    assert free.get_window_extent().y0 < beside.get_window_extent().y0 - 4

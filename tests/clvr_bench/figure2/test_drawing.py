@@ -118,7 +118,7 @@ def test_with_one_encoder_the_measured_ones_stand_in_their_order_with_intervals_
     ends = strip.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([ordered[0][1].top1 - 2.5, ordered[0][1].top1 + 2.5])
     axis, *wider = strip.get_xlabel().split("\n")
-    assert axis == "Top-1 on CIFAR-10 (%), linear@1, 95% interval"
+    assert axis == "Top-1 on CIFAR-10 (%), linear probe, 95% interval"
     said = " ".join(wider).replace("\N{NO-BREAK SPACE}", " ").removeprefix("no run: ").split(", ")
     assert said == [entry.label for entry in comparison.missing if entry.is_variant]
     assert strip.get_title(loc="left") == "As measured: CIFAR-10\n200 epochs, resnet18"
@@ -128,7 +128,7 @@ def test_one_seed_has_no_interval_to_name() -> None:
     comparison = comparison_of()
     pairs = tuple((entry, found and replace(found, interval=None, seeds=1)) for entry, found in comparison.pairs)
     _, strip, _ = drawn(replace(comparison, pairs=pairs)).axes
-    assert strip.get_xlabel().startswith("Top-1 on CIFAR-10 (%), linear@1\n")
+    assert strip.get_xlabel().startswith("Top-1 on CIFAR-10 (%), linear probe\n")
 
 
 @pytest.mark.parametrize("epochs", [10, 200])
