@@ -112,6 +112,8 @@ class Sweep:
     def run(self, listener: Listener | None = None, time_limit: float | None = None) -> Outcome:
         """Run every combination that is not done; a failed one does not stop the others.
 
+        Records of those that are done say from now on what the suite says of where their options come from.
+
         Other processes may run the same suite into the same folder: they share the work.
 
         Args:
@@ -128,6 +130,9 @@ class Sweep:
         deadline = inf if time_limit is None else time.monotonic() + time_limit
         listener, outcome = listener or Listener(), Outcome()
         left = [planned for planned in self.planned if planned.standing != "done"]
+        for planned in self.planned:
+            if planned.standing == "done":
+                _restate_source(planned)
         if len(left) < len(self.planned):
             outcome.counts["done"] = len(self.planned) - len(left)
         with interruption:
@@ -391,6 +396,14 @@ def _compute(run: Pretraining) -> dict[str, float]:
         "peak_memory_mb": state.peak_memory_mb,
         "encoder_passes": state.passes,
     }
+
+
+def _restate_source(planned: Planned) -> None:
+    """Let the record of a finished run say what its suite says by now of where its options come from."""
+    path, source = planned.folder / "pretraining.json", planned.facts["options_source"]
+    record = PretrainingRecord.load(path)
+    if record.facts.get("options_source") != source:
+        replace(record, facts={**record.facts, "options_source": source}).save(path)
 
 
 def _facts_of(task: PretextTask) -> dict[str, Any]:

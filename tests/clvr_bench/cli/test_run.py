@@ -78,6 +78,24 @@ def test_finished_work_is_not_repeated(tiny_run: Cli) -> None:
     assert written.stat().st_mtime_ns == before
 
 
+def test_finished_work_says_what_its_suite_says_of_its_options_by_now(cli: Cli, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+
+    def rows(source: str) -> pd.DataFrame:
+        task = f'[[pretext_tasks]]\nname = "simclr"\ntemperature = 0.3\noptions_source = "{source}"\n'
+        budget = "budget = { epochs = 1, batch_size = 20 }"
+        suite.write_text(f'name = "mine"\nencoders = ["tiny"]\ndatasets = ["shapes"]\n{budget}\n{task}')
+        sizes = ("train_size=80", "test_size=40", "image_size=16")
+        flags = [flag for size in sizes for flag in ("--set", f"shapes.{size}")]
+        answer = cli("--plugins-dir", CONTRACT_PLUGINS, "run", suite, *flags)
+        assert answer.code == 0, answer.err
+        return clvr_bench.leaderboard("results/mine")
+
+    before, after = rows("a guess"), rows("tuned on val (3 trials)")
+    assert after["options_source"].tolist() == ["tuned on val (3 trials)"]
+    assert after.drop(columns="options_source").equals(before.drop(columns="options_source"))
+
+
 def test_a_missing_evaluation_is_made_up_without_pretraining_again(tiny_run: Cli) -> None:
     tiny_run("--pretext-task", "simclr", "--epochs", 1)
     run = run_of("simclr")
