@@ -221,11 +221,14 @@ def _order(comparison: Comparison, where: str) -> Iterator[str]:
         [_move(move) for move in comparison.moves],
     )  # fmt: skip
     missing = _names(entry.pretext_task or entry.label for entry in comparison.missing if not entry.widened)
+    widened = _names(entry.pretext_task or entry.label for entry, _ in comparison.measured if entry.widened)
     yield (
         "Top-1 in percent, measured ones with the half-width of their 95% interval. Published rows have ImageNet and "
         f"their papers' encoders and budgets, measured ones {comparison.epochs} epochs of {comparison.dataset}. Places "
         "go by means; ranks of the leaderboard say which differences are significant. Agreement is reported, not "
-        "aimed at." + (f" Not measured: {missing}." if missing else "")
+        "aimed at."
+        + (f" Without a place, as published with a widened encoder alone: {widened}." if widened else "")
+        + (f" Not measured: {missing}." if missing else "")
     )
 
 
