@@ -14,13 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer.main
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageStat
 
+from clvr_bench import leaderboard
 from clvr_bench.cli.app import app
 from clvr_bench.hooks import Hooks
+from clvr_bench.records import load_runs
 from tests.clvr_bench.records_fake import write_seeds
 from tests.conftest import Answer
 
@@ -219,6 +222,31 @@ def documents_results() -> ModuleType:
     return script("results")
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/trials.csv")), ids=lambda path: path.parent.name)
+def test_a_row_has_the_best_of_the_trials_that_it_counts(path: Path) -> None:
+    trials = pd.read_csv(path, keep_default_na=False)
+    assert not [column for column in trials if "top5" in column or "test" in column]
+    first = {
+        run.pretraining.identity["pretext_task"]["name"]: run
+        for run in load_runs(path.parent)
+        if run.pretraining.identity["seed"] == 0
+    }
+    rows = leaderboard(path.parent)
+    for row in rows[rows["epochs"].notna()].to_dict("records"):
+        own = trials[trials["pretext_task"] == row["pretext_task"]]
+        counted = re.search(r"best on val \((\d+) trial", row["options_source"])
+        assert counted, row["options_source"]
+        assert int(counted[1]) == len(own), row["pretext_task"]
+        (chosen,) = own[own["chosen"] == "yes"].to_dict("records")
+        alike = own[(own["epochs"] == row["epochs"]) & (own["val_top1"] != "")]
+        assert float(chosen["val_top1"]) == alike["val_top1"].astype(float).max()
+        assert chosen["augmentation"] == row["augmentation"]
+        shown = [part for part in row["options"].split("; ") if not part.startswith("dataset.")]
+        assert chosen["options"] == "; ".join(shown)
+        (linear,) = (e for e in first[row["pretext_task"]].evaluations if e.name == "linear")
+        assert float(chosen["val_top1"]) == linear.metrics["val_top1"]
+
+
 def test_the_pages_of_the_tasks_are_those_of_plugins_and_records() -> None:
     written = {path.name: path.read_text() for path in (ROOT / "docs" / "tasks").iterdir()}
     assert written == script("tasks").pages(), "run 'make tables'"
@@ -292,8 +320,11 @@ def test_a_suite_with_records_gets_a_section_and_what_is_written_by_hand_stays(
         write_seeds(tmp_path / "results" / "study", [accuracy, accuracy + 1], task=task, history=history)
     text = documents_results.updated("# Results\n")
     assert "not-run-yet" not in text
-    assert "by seconds `simclr`; by encoder passes `simclr`" in text
-    assert "| `simclr` | resnet18_small | 200 | 60.5 | 55.0 | ResNet-18 (CIFAR stem) | 200 |" in text
+    assert "**Setting.** 47,500 pictures to train on" in text
+    assert "1,000 of test. 200 epochs in batches of 512, in bf16" in text
+    assert "two cores, threads a run: 1, torch 2.0." in text
+    assert "by seconds `simclr`; by encoder passes, among rows with the encoder that most have, `simclr`." in text
+    assert "| `simclr` | resnet18_small | 200 | 512 | 55.0 | ResNet-18 (CIFAR stem) | 200 | 128 | 84.7 | k-NN" in text
     assert "Beside the published order" not in text  # of two methods there is no order to speak of
     by_hand = text.replace("byol", "bygones") + "\nWhy: by hand.\n"
     assert documents_results.updated(by_hand) == text + "\nWhy: by hand.\n"

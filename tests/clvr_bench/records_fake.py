@@ -15,6 +15,7 @@ from clvr_bench.files import write_atomically
 from clvr_bench.records import EvaluationRecord, PretrainingRecord, Run
 
 CLASSES = 10
+MACHINE = {"hardware": "two cores", "threads": 1, "libraries": {"torch": "2.0"}}
 LABELS = np.arange(1000) % CLASSES
 
 
@@ -100,6 +101,7 @@ class FakeRun:
             "options_source": "paper",
             "options_shown": {},
             "num_classes": CLASSES,
+            "data": {"train_size": 47_500},
         }
         compute = {"seconds": 100.0, "images_per_second": 900.0, "peak_memory_mb": 1000.0, "encoder_passes": 1_200_000}
         done = self.status == "done"
@@ -110,7 +112,7 @@ class FakeRun:
             facts={**facts, **self.facts},
             compute={**compute, **self.compute} if done else {},
             history=self.history,
-            provenance={"finished": self.finished},
+            provenance={"finished": self.finished, **MACHINE},
         )
 
     def metrics(self) -> dict[str, dict[str, float]]:
