@@ -142,6 +142,8 @@ def charts(folder: Path) -> list[Chart]:
 def _setting(folder: Path) -> Iterator[str]:
     """Yield what all runs of a suite have in common, or the values that there are."""
     runs = [run for run in load_runs(folder) if run.pretraining.history]
+    if not runs:
+        return
     records = [run.pretraining for run in runs]
     judged = [(run, evaluation) for run in runs for evaluation in run.evaluations if evaluation.name == LINEAR]
     trained = _either(record.facts["data"]["train_size"] for record in records)
@@ -173,7 +175,7 @@ def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
     yield (
         f"k-NN top-1 on val after every epoch: {lines}, all other rows in gray. Panels are sorted by linear top-1 on "
         "test, the number in the title; a broken line saw labels. The neighbours are sought among at most "
-        f"{MONITOR_SAMPLES:,} training pictures, so curves end below the leaderboard's k-NN, which has all of them."
+        f"{MONITOR_SAMPLES:,} training pictures, so most curves end below the leaderboard's k-NN, which has all of them."
     )
     yield f"<details><summary>Their losses</summary>\n\n![Loss by epoch]({where}/losses.png)"
     yield "Each loss has a scale of its own: losses of different tasks do not compare.\n\n</details>"
