@@ -174,8 +174,8 @@ def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
     yield f"![Validation k-NN by epoch, a panel a pretext task]({where}/learning.png)"
     yield (
         f"k-NN top-1 on val after every epoch: {lines}, all other rows in gray. Panels are sorted by linear top-1 on "
-        "test, the number in the title; a broken line saw labels. The neighbours are sought among at most "
-        f"{MONITOR_SAMPLES:,} training pictures, so most curves end below the leaderboard's k-NN, which has all of them."
+        f"test, the number in the title; a broken line saw labels. Neighbours are at most {MONITOR_SAMPLES:,} training "
+        "pictures, so most curves end below the leaderboard's k-NN, which has all of them."
     )
     yield f"<details><summary>Their losses</summary>\n\n![Loss by epoch]({where}/losses.png)"
     yield "Each loss has a scale of its own: losses of different tasks do not compare.\n\n</details>"
