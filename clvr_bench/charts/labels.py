@@ -123,6 +123,6 @@ def label_points(
     to_data = axes.transData.inverted()
     for text, box, (x, y) in zip(texts, boxes, spots, strict=True):
         text.set_position(to_data.transform((box.left, box.bottom)).tolist())
-        if abs(box.bottom + box.height / 2 - y) > 0.9 * box.height:
+        if abs(box.bottom + box.height / 2 - y) > 0.9 * box.height:  # places are half a height apart
             near = min(max(x, box.left), box.left + box.width), box.bottom + box.height / 2
             axes.plot(*to_data.transform([(x, y), near]).T, color=text.get_color(), linewidth=0.4, zorder=1)
