@@ -104,14 +104,15 @@ def draw_costs(rows: Sequence[Row], cost: Cost) -> Figure:
     untrained = [row for row in rows if not row.trained and row.top1]
     for row in untrained:
         axes.axhline(row.mean, color=INK, linewidth=0.6, linestyle=(0, (4, 3)), zorder=1)
-    edge = axes.get_xlim()[0]
+    left, right = axes.get_xlim()
     label_points(
         axes,
-        [*((spot.cost, spot.top1) for spot in placed), *((edge, row.mean) for row in untrained)],
+        [*((spot.cost, spot.top1) for spot in placed), *((left, row.mean) for row in untrained)],
         [*(spot.row.name for spot in placed), *(row.name for row in untrained)],
         size=SMALL,
         gap=0.9 * MARKER,
         kept_free=[[(here.cost, here.top1), (there.cost, here.top1)] for here, there in pairwise(best)],
+        other_ends={number: (right, row.mean) for number, row in enumerate(untrained, start=len(placed))},
     )
     return figure
 

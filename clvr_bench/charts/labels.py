@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def place_labels(
     frame: Box,
     gap: float,
     obstacles: Sequence[Box] = (),
+    other_ends: Mapping[int, tuple[float, float]] = MappingProxyType({}),
 ) -> list[Box]:
     """Place a label at each point: right of it where that is free, else around it, else ever farther away.
 
@@ -53,6 +55,7 @@ def place_labels(
         frame: What labels stay in, wherever there is room.
         gap: From the middle of a point to its label; points themselves are as large.
         obstacles: What else labels must not cover.
+        other_ends: By a label's number, another point that it may stand at as well.
 
     Returns:
         A box for each label. None overlaps another, a point or an obstacle, unless no place near is free.
@@ -60,18 +63,19 @@ def place_labels(
     marks = [*obstacles, *(Box(x - gap, y - gap, 2 * gap, 2 * gap) for x, y in points)]
     placed: dict[int, Box] = {}
     for number in sorted(range(len(points)), key=lambda i: (-points[i][1], points[i][0])):
-        found = _first_free(points[number], sizes[number], frame, gap, [*marks, *placed.values()])
-        placed[number] = found
+        ends = [points[number], *([other_ends[number]] if number in other_ends else [])]
+        placed[number] = _first_free(ends, sizes[number], frame, gap, [*marks, *placed.values()])
     return [placed[number] for number in range(len(points))]
 
 
 def _first_free(
-    point: tuple[float, float], size: tuple[float, float], frame: Box, gap: float, taken: Sequence[Box]
+    ends: Sequence[tuple[float, float]], size: tuple[float, float], frame: Box, gap: float, taken: Sequence[Box]
 ) -> Box:
-    (x, y), (width, height) = point, size
+    width, height = size
     candidates = [
         Box(left, y + shift * height - height / 2, width, height)
         for distance in range(12)
+        for x, y in ends
         for shift in ((0.0,) if distance == 0 else (distance / 2, -distance / 2))
         for left in (x + gap, x - gap - width, x - width / 2)
     ]
@@ -93,6 +97,7 @@ def label_points(
     size: float,
     gap: float,
     kept_free: Sequence[Sequence[tuple[float, float]]] = (),
+    other_ends: Mapping[int, tuple[float, float]] = MappingProxyType({}),
 ) -> None:
     """Write labels beside points where nothing is in their way; a thin line leads to one that stands apart.
 
@@ -103,12 +108,15 @@ def label_points(
         size: Of their font, in points.
         gap: From the middle of a point to its label, in points.
         kept_free: Both ends of each level or upright line that labels must not cover, in the axes' data.
+        other_ends: By a label's number, another point that it may stand at as well, in the axes' data.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # so that the axes have their final place
     axes.autoscale(False)  # and keep it, whatever lines are added
-    spots = axes.transData.transform(points).tolist()
+    to_pixels = axes.transData
+    spots = to_pixels.transform(points).tolist()
+    other_spots = {number: to_pixels.transform(end).tolist() for number, end in other_ends.items()}
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
     texts = [axes.text(0, 0, label, fontsize=size, va="bottom", bbox=paper, in_layout=False) for label in labels]
     extents = [text.get_window_extent() for text in texts]
@@ -118,11 +126,13 @@ def label_points(
         [(extent.width, extent.height) for extent in extents],
         Box(window.x0, window.y0, window.width, window.height),
         gap=gap * figure.dpi / 72,
-        obstacles=[_strip(*axes.transData.transform(ends).tolist()) for ends in kept_free],
+        obstacles=[_strip(*to_pixels.transform(ends).tolist()) for ends in kept_free],
+        other_ends=other_spots,
     )
-    to_data = axes.transData.inverted()
-    for text, box, (x, y) in zip(texts, boxes, spots, strict=True):
+    to_data = to_pixels.inverted()
+    for number, (text, box) in enumerate(zip(texts, boxes, strict=True)):
         text.set_position(to_data.transform((box.left, box.bottom)).tolist())
+        x, y = min([spots[number], other_spots.get(number, spots[number])], key=lambda spot: abs(spot[0] - box.left))
         if abs(box.bottom + box.height / 2 - y) > 0.9 * box.height:  # places are half a height apart
             near = min(max(x, box.left), box.left + box.width), box.bottom + box.height / 2
             axes.plot(*to_data.transform([(x, y), near]).T, color=text.get_color(), linewidth=0.4, zorder=1)

@@ -92,6 +92,17 @@ def test_untrained_rows_are_broken_lines_at_their_top1() -> None:
     assert [list(ys) for ys in heights] == [[15, 15]]
 
 
+def test_the_name_of_a_broken_line_stands_at_its_right_end_where_the_left_one_is_taken() -> None:
+    name = "random_init, resnet18_small_w16"
+    (axes,) = drawn(
+        [row_of("cheapest", 10, 15.2, labels="fine"), row_of("best", 100_000, 50), Row(name, top1=(15.0,))]
+    ).axes
+    (box,) = [text.get_window_extent() for text in axes.texts if text.get_text() == name]
+    window, height = axes.get_window_extent(), axes.transData.transform((10, 15.0))[1]
+    assert box.y0 < height < box.y1
+    assert window.x1 - 20 < box.x1 < window.x1
+
+
 @pytest.mark.parametrize("cost", ["seconds", "encoder_passes"])
 def test_every_row_is_named_once_and_no_name_covers_another(cost: Cost) -> None:
     random = np.random.default_rng(0)

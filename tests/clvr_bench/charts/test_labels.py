@@ -24,6 +24,17 @@ def test_at_the_right_edge_it_stands_left_of_it() -> None:
     assert place_labels([(390, 100)], [(40, 10)], FRAME, 5) == [Box(345, 95, 40, 10)]
 
 
+def test_the_other_end_of_a_line_is_better_than_a_place_farther_away() -> None:
+    crowd = [Box(0, 90, 200, 20)]
+    sizes = [(40, 10)]
+    (apart,) = place_labels([(0, 100)], sizes, FRAME, 5, obstacles=crowd)
+    assert apart.bottom == 110
+    assert place_labels([(0, 100)], sizes, FRAME, 5, obstacles=crowd, other_ends={0: (400, 100)}) == [
+        Box(355, 95, 40, 10)
+    ]
+    assert place_labels([(0, 100)], sizes, FRAME, 5, other_ends={0: (400, 100)}) == [Box(5, 95, 40, 10)]
+
+
 def test_boxes_that_share_an_edge_do_not_overlap() -> None:
     assert not Box(0, 0, 10, 10).overlaps(Box(10, 0, 10, 10))
     assert Box(0, 0, 10, 10).overlaps(Box(9, 9, 10, 10))
