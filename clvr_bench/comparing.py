@@ -105,7 +105,7 @@ def _task(group: Group) -> str:
 
 
 def _refuse_unlike(names: tuple[str, str], rows: Sequence[Group]) -> None:
-    """Refuse rows that are one, that were not judged, or that leaderboards do not rank together."""
+    """Refuse rows that are one, that were not judged, or that were not judged alike."""
     first, second = rows
     if first is second:
         raise ClvrBenchError(f"compare: '{names[0]}' and '{names[1]}' are the same row. Name two.")
@@ -167,9 +167,11 @@ def _verdict(
     """Test a pair among the ranked rows that it stands with, as ranking them does."""
     keys = [row.key for row in rows]
     others = (group for group in groups if can_be_ranked(group) and group.key not in keys)
-    everyone = [*correct, *_readable((group for group in others if group.scope == rows[0].scope), labels)]
+    everyone = [*correct, *_readable((group for group in others if group.contest == rows[0].contest), labels)]
     found = differences(everyone)
-    as_ranked = all(can_be_ranked(row) and len(row.counted) == len(correct[0]) for row in rows)
+    as_ranked = rows[0].contest == rows[1].contest and all(
+        can_be_ranked(row) and len(row.counted) == len(correct[0]) for row in rows
+    )
     return Verdict(
         ci95=100 * float(found.half_widths[0, 1]),
         p_value=float(found.p_values[0, 1]),
@@ -200,4 +202,9 @@ def _titles(first: Group, second: Group) -> tuple[str, str]:
 
 def _marks(group: Group) -> list[str]:
     encoder = group.identity["encoder"] or {}
-    return [encoder.get("name", ""), str(group.facts.get("augmentation", "")), shown_options(group.options_shown)]
+    return [
+        encoder.get("name", ""),
+        str(group.facts.get("augmentation", "")),
+        shown_options(group.options_shown),
+        *group.budget_said,
+    ]

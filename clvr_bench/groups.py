@@ -177,11 +177,28 @@ class Group:
         return self.counted or [run for run in self.runs if run.pretraining.status == "done"]
 
     @cached_property
+    def epochs(self) -> int | None:
+        """Passes over the training set; None where nothing was trained."""
+        return (self.identity["budget"] or {}).get("epochs")
+
+    @cached_property
+    def budget_said(self) -> tuple[str, str]:
+        """How they were trained, such as ``("200 epochs", "batch 128")``; empty texts where nothing was trained."""
+        if self.epochs is None:
+            return "", ""
+        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.identity['budget']['batch_size']}"
+
+    @cached_property
     def scope(self) -> str:
-        """The digest of what ranked rows must share."""
+        """The digest of what rows must share to be compared: how they are judged, and on what."""
         evaluated = next(iter(self.linear.values()))
         judged_by = [evaluated.identity["evaluation"], evaluated.identity["protocol"]]
         return digest([self.runs[0].suite, self.identity["dataset"], self.target, judged_by])
+
+    @cached_property
+    def contest(self) -> str:
+        """The digest of what rows must share to be ranked together: how long they were trained, too."""
+        return digest([self.scope, self.epochs])
 
     def metrics(self, run: Run, evaluation: str) -> Mapping[str, float]:
         """Return what an evaluation found of one of the runs; nothing where it did not judge it.

@@ -96,10 +96,10 @@ def leaderboard(
 ) -> pd.DataFrame:
     """Derive the leaderboard from the records below a results folder.
 
-    Accuracies are in percent. A row is ranked among the rows of its suite, data set and linear evaluation, encoders
-    together, if its task is ranked and at least two seeds of it count. Means are over the seeds that count: those that
-    were linearly evaluated, or all that were pretrained where none was. What runs scored on other data than they were
-    pretrained on are rows of their own, ranked among those of the same two data sets.
+    Accuracies are in percent. A row is ranked among the rows of its suite, data set, epochs and linear evaluation,
+    encoders together, if its task is ranked and at least two seeds of it count. Means are over the seeds that count:
+    those that were linearly evaluated, or all that were pretrained where none was. What runs scored on other data than
+    they were pretrained on are rows of their own, ranked among those of the same two data sets.
 
     Args:
         results: A folder of suites, or the folder of one suite.
@@ -150,12 +150,12 @@ def standings_frame(found: Sequence[Standing]) -> pd.DataFrame:
 
 
 def _rankings(groups: Sequence[Group]) -> dict[str, Ranking]:
-    """Rank groups within their scopes; by their keys, of those that can be ranked or could be but for a reason."""
-    scopes: dict[str, list[Group]] = {}
+    """Rank groups within their contests; by their keys, of those that can be ranked or could be but for a reason."""
+    contests: dict[str, list[Group]] = {}
     for group in groups:
         if can_be_ranked(group):
-            scopes.setdefault(group.scope, []).append(group)
-    return {key: ranking for members in scopes.values() for key, ranking in _ranked(members)}
+            contests.setdefault(group.contest, []).append(group)
+    return {key: ranking for members in contests.values() for key, ranking in _ranked(members)}
 
 
 def can_be_ranked(group: Group) -> bool:
@@ -164,7 +164,7 @@ def can_be_ranked(group: Group) -> bool:
 
 
 def _ranked(groups: Sequence[Group]) -> Iterator[tuple[str, Ranking]]:
-    """Rank the groups of one scope; those whose predictions cannot be used get a reason instead."""
+    """Rank the groups of one contest; those whose predictions cannot be used get a reason instead."""
     reference: NDArray[np.int64] | None = None
     correct: dict[str, NDArray[np.bool_]] = {}
     for group in groups:
@@ -259,7 +259,7 @@ def _costs(group: Group) -> dict[str, Any]:
     seen = {name: [run.pretraining.compute.get(name, NAN) for run in group.averaged] for name in COMPUTE}
     passes = _mean(seen["encoder_passes"])
     return {
-        "epochs": budget.get("epochs"),
+        "epochs": group.epochs,
         "batch_size": budget.get("batch_size"),
         "encoder_passes": None if isnan(passes) else round(passes),
         "seconds_mean": _mean(seen["seconds"]),
@@ -373,4 +373,4 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Sort by suite and data set, then the best mean first, and what has none last."""
     top1 = row["top1_mean"]
     names = (row["pretext_task"], row["encoder"], row["augmentation"], row["options"], row["precision"])
-    return (row["suite"], row["dataset"], inf if isnan(top1) else -top1, *names)
+    return (row["suite"], row["dataset"], inf if isnan(top1) else -top1, *names, row["epochs"] or 0)

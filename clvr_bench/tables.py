@@ -35,8 +35,10 @@ NOTHING = "-"
 LATEX_WIDTH, HTML_WIDTH = 80, 200
 """Characters of a row, the space between columns among them: what LaTeX's article class has room for, and a screen."""
 COLUMN_SPACE = 2
-NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset")
+NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset", "epochs")
 """Columns that say what a row is of."""
+RANKED_BY = ("suite", "dataset", "evaluation", "epochs")
+"""Columns in which rows that are ranked together do not differ."""
 BOLD = "Bold: the best top-1 of ranked rows."
 SAID_BELOW = ("labels", "status")
 """Columns that are notes in a sheet, where there is anything to say."""
@@ -99,10 +101,11 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """Name a row: its pretext task, and whatever else tells it from the rows of the same one."""
     alike = [other for other in rows if other["pretext_task"] == row["pretext_task"]]
-    columns = ["encoder", "augmentation", "dataset", "suite"]
+    columns = ["encoder", "augmentation", "dataset", "suite", "epochs"]
     if len({other["options"] for other in alike if all(other[column] == row[column] for column in columns)}) > 1:
         columns.insert(3, "options")
-    parts = [row[column] for column in columns if row[column] and len({other[column] for other in alike}) > 1]
+    differing = [column for column in columns if row[column] and len({other[column] for other in alike}) > 1]
+    parts = [f"{row[column]} epochs" if column == "epochs" else row[column] for column in differing]
     return " ".join([row["pretext_task"], *(["(" + ", ".join(parts) + ")"] if parts else [])])
 
 
@@ -233,7 +236,8 @@ def _shown_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows with a title: the pretext task, and its options where other rows look the same without."""
     rows = _rows(frame)
     looks = [
-        tuple(row[name] for name in ("suite", "pretext_task", "encoder", "augmentation", "dataset")) for row in rows
+        tuple(row[name] for name in ("suite", "pretext_task", "encoder", "augmentation", "dataset", "epochs"))
+        for row in rows
     ]
     for row, look in zip(rows, looks, strict=True):
         options = f"\n({row['options']})" if looks.count(look) > 1 and row["options"] else ""
@@ -289,7 +293,7 @@ def sheet(frame: pd.DataFrame, width: int) -> Sheet:
     """Lay the compact table out for a page: what is the same in every row is said below it, as are notes on rows.
 
     Labels that pretraining used, failures and whatever else a row's note holds are marked at its pretext task. Bold is
-    the best top-1, as printed, of the ranked rows of a suite, data set and evaluation, and whatever equals it.
+    the best top-1, as printed, of the rows that are ranked together, and whatever equals it.
 
     Args:
         frame: From ``leaderboard``.
@@ -338,10 +342,10 @@ def labels_note(used: str) -> list[str]:
 
 def _best(rows: Sequence[Row]) -> set[int]:
     """Return the numbers of the rows whose printed top-1 is the best of the ranked ones they are measured with."""
-    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    scores: dict[tuple[Any, ...], dict[int, float]] = {}
     for i, row in enumerate(rows):
         if row["rank"] is not None:
-            scope = scores.setdefault((row["suite"], row["dataset"], row["evaluation"]), {})
+            scope = scores.setdefault(tuple(row[name] for name in RANKED_BY), {})
             scope[i] = float(_fixed(row["top1_mean"], 1))
     return {i for scope in scores.values() for i, score in scope.items() if score == max(scope.values())}
 
@@ -349,8 +353,8 @@ def _best(rows: Sequence[Row]) -> set[int]:
 def rich_table(frame: pd.DataFrame, width: int | None = None) -> Table:
     """Lay out the compact table for a terminal; ``notes`` belong below it.
 
-    Where it is too wide, columns that say the same in every row move into the title, then the least important go; the
-    caption names them.
+    Where it is too wide, columns that say the same in every row move into the title, then the least important go, and
+    last those that alone tell two rows apart; the caption names them.
 
     Args:
         frame: From ``leaderboard``.
@@ -378,6 +382,8 @@ def _narrowed(
     distinct: bool = False,
 ) -> tuple[list[Column], list[str], list[str]]:
     """Leave out columns until the others fit: first those that say the same in every row, then the least important.
+
+    Columns that alone tell two rows apart are last.
 
     Args:
         columns: All of them.
@@ -409,10 +415,12 @@ def _is_constant(column: Column, rows: Sequence[Row]) -> bool:
 def _least_important(columns: Sequence[Column], rows: Sequence[Row], *, distinct: bool) -> Column | None:
     """Return the column to drop next, one that loses nothing first; None where all are needed."""
     found = [
-        (not _is_constant(column, rows), column.keep, i)
+        (_tells_apart(column, columns, rows), not _is_constant(column, rows), column.keep, i)
         for i, column in enumerate(columns)
-        if column.keep is not None and not (distinct and _tells_apart(column, columns, rows))
+        if column.keep is not None
     ]
+    if distinct:
+        found = [order for order in found if not order[0]]
     return columns[min(found)[-1]] if found else None
 
 

@@ -223,6 +223,7 @@ def _order(comparison: Comparison, where: str) -> Iterator[str]:
         [_move(move) for move in comparison.moves],
     )  # fmt: skip
     missing = _names(entry.pretext_task or entry.label for entry in comparison.missing if not entry.widened)
+    others = " or ".join(map(str, comparison.other_epochs))
     widened = _names(entry.pretext_task or entry.label for entry, _ in comparison.measured if entry.widened)
     yield (
         "Top-1 in percent, measured ones with the half-width of their 95% interval. Published rows have ImageNet and "
@@ -231,6 +232,7 @@ def _order(comparison: Comparison, where: str) -> Iterator[str]:
         "aimed at."
         + (f" Without a place, as published with a widened encoder alone: {widened}." if widened else "")
         + (f" Not measured: {missing}." if missing else "")
+        + (f" Rows of {others} epochs are left out." if others else "")
     )
 
 

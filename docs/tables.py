@@ -1,6 +1,8 @@
 """Writes the tables in the documents from the committed records, wherever they say ``<!-- leaderboard: SUITE -->``.
 
-``<!-- leaderboard: SUITE, best N -->`` has the best N of those that were trained without labels, and all yardsticks;
+Rows of another budget than most have a table of their own, below.
+``<!-- leaderboard: SUITE, best N -->`` has the best N of those that were trained without labels for as long as most,
+and all yardsticks;
 ``<!-- beside lightly: SUITE -->`` has what ``benchmarks/peers.py`` found, from ``SUITE-lightly/peers.csv``.
 
 It also writes what the studies of pairs of augmentations show, ``pairs.csv`` and ``pairs.png``, beside their records.
@@ -30,16 +32,28 @@ WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set fl
 
 def updated(document: Path) -> str:
     """Return a document with its tables derived anew."""
-    text = BLOCK.sub(lambda match: f"{match[1]}{table(match[2], match[3])}{match[4]}", document.read_text())
+    text = BLOCK.sub(lambda match: f"{match[1]}{tables(match[2], match[3])}{match[4]}", document.read_text())
     return PEERS.sub(lambda match: f"{match[1]}{beside_lightly(match[2])}{match[3]}", text)
 
 
-def table(suite: str, best: str | None = None) -> str:
-    """Return a suite's leaderboard, or so many of the best rows, as a short Markdown table with a caption."""
+def tables(suite: str, best: str | None = None) -> str:
+    """Return a suite's leaderboard, or so many of the best rows, as short Markdown tables, one a budget.
+
+    The first has the budget that most rows have, and the rows that were not trained.
+    """
     frame = leaderboard(ROOT / "results" / suite)
+    usual = frame["epochs"].mode().max()  # the largest of equally common ones
+    others = sorted(set(frame["epochs"].dropna()) - {usual}) if best is None else []
+    parts = [table(frame[frame["epochs"].isna() | frame["epochs"].isin([usual])], best)]
+    parts += [f"Of {epochs} epochs:\n\n{table(frame[frame['epochs'].isin([epochs])])}" for epochs in others]
+    return "\n".join(parts)
+
+
+def table(frame: pd.DataFrame, best: str | None = None) -> str:
+    """Return rows of a leaderboard, or so many of the best, as a short Markdown table with a caption."""
     competes = (frame["uses_labels"] == "no") & frame["epochs"].notna()  # which yardsticks do not
     if best is not None:
-        frame = frame[~competes | (competes.cumsum() <= int(best))].reset_index(drop=True)
+        frame = frame[~competes | (competes.cumsum() <= int(best))]
     encoders = sorted(set(frame["encoder"]) - {""})
     rows = [_cells(row) for _, row in frame.iterrows()]
     left_out = {name for name in rows[0] if not any(row[name] for row in rows)}
@@ -52,7 +66,7 @@ def table(suite: str, best: str | None = None) -> str:
     ]
     seeds = ", ".join(str(count) for count in sorted(set(frame["seeds"])))
     part = "" if best is None else f"; the best {best} of {competes.sum()} that were trained without labels"
-    caption = f"{frame['dataset'][0]}, {', '.join(encoders)}, seeds: {seeds}{part}"
+    caption = f"{frame['dataset'].iloc[0]}, {', '.join(encoders)}, seeds: {seeds}{part}"
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"*{caption}*", ""])
 
 

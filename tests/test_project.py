@@ -278,13 +278,27 @@ def test_the_documents_tables_are_those_of_the_records(documents_tables: ModuleT
 
 
 def test_a_table_of_the_best_rows_has_all_yardsticks_too(documents_tables: ModuleType) -> None:
-    whole = documents_tables.table("contract-shapes").splitlines()
-    best = documents_tables.table("contract-shapes", "2").splitlines()
+    whole = documents_tables.tables("contract-shapes").splitlines()
+    best = documents_tables.tables("contract-shapes", "2").splitlines()
     assert set(best[:-1]) < set(whole)
     tasks = [line.split(" | ")[1].strip() for line in best[2:-2]]
     labelled = ["supcon", "semi_supervised", "supervised", "weakly_supervised"]
     assert sorted(tasks) == sorted([*labelled, "rotation", "amdim", "raw_pixels", "random_init", "random_init"])
     assert best[-1].endswith("; the best 2 of 32 that were trained without labels*")
+
+
+def test_rows_of_another_budget_have_a_table_of_their_own(
+    documents_tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_tables, "ROOT", tmp_path)
+    for task, epochs in (("simclr", 30), ("byol", 30), ("byol", 200)):
+        budget = {"epochs": epochs, "batch_size": 512}
+        write_seeds(tmp_path / "results" / "study", [60.0, 61.0], task=task, budget=budget)
+    write_seeds(tmp_path / "results" / "study", [20.0, 21.0], task="random_init", budget=None)
+    usual, longer = documents_tables.tables("study").split("\nOf 200 epochs:\n\n")
+    tasks = [[line.split(" | ")[1] for line in text.splitlines()[2:-2]] for text in (usual, longer)]
+    assert tasks == [["byol", "simclr", "random_init"], ["byol"]]
+    assert "200 epochs" not in documents_tables.tables("study", "1")
 
 
 def test_the_document_of_results_is_that_of_the_records(documents_results: ModuleType) -> None:

@@ -122,6 +122,7 @@ def _parts(group: Group) -> list[str]:
         encoder["name"] if encoder else "",
         str(group.facts.get("augmentation", "")),
         shown_options(group.options_shown),
+        *group.budget_said,
         identity["precision"],
         group.fingerprint,
     ]

@@ -381,6 +381,9 @@ def figure2(
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Only this suite of that folder.", metavar="S")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this data set.", metavar="D")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Only rows of so many epochs. Default: as many as most have.", metavar="N")
+    ] = None,
     size: Annotated[FigureSize, typer.Option(help="How wide, for a page of two columns.")] = FigureSize.TWO_COLUMN,
     output: Annotated[
         Path | None,
@@ -390,7 +393,7 @@ def figure2(
     """Show Figure 2 of arXiv 2210.03163: as published, and beside it the same methods as measured."""
     from clvr_bench.cli.figure2 import show_figure2
 
-    show_figure2(results, suite, dataset, size.value, output)
+    show_figure2(results, suite, dataset, epochs, size.value, output)
 
 
 @app.command()

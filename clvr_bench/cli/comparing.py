@@ -115,7 +115,10 @@ def remarks(matchup: Matchup) -> Iterator[str]:
 
 def _in_the_leaderboard(adjusted: float | None, pairs: int) -> Iterator[str]:
     if adjusted is None:
-        yield "The leaderboard has no such test: not both are ranked, or one has seeds that the other lacks."
+        yield (
+            "The leaderboard has no such test: not both are ranked, their epochs differ, or one has seeds that the "
+            "other lacks."
+        )
     else:
         said = "a difference" if adjusted < LEVEL else "no difference found"
         yield f"Adjusted to all pairs that the leaderboard ranks (Holm, {pairs:,}): p = {adjusted:.2g}, {said}."

@@ -23,17 +23,25 @@ if TYPE_CHECKING:
     from clvr_bench.figure2.drawing import Size
 
 
-def show_figure2(results: Path | None, suite: str | None, dataset: str | None, size: Size, output: Path | None) -> None:
+def show_figure2(
+    results: Path | None,
+    suite: str | None,
+    dataset: str | None,
+    epochs: int | None,
+    size: Size,
+    output: Path | None,
+) -> None:
     """Print the figure as a table, or write it to a file as its suffix says; then how far both orders agree.
 
     Raises:
-        ClvrBenchError: The file's suffix is unknown or it cannot be written; a suite or a data set is named but no
-            results; there are no runs, or those of several suites or data sets.
+        ClvrBenchError: The file's suffix is unknown or it cannot be written; a suite, data set or number of epochs is
+            named but no results; there are no runs, none of these epochs, or those of several suites or data sets.
     """
     check_format(output, (*FORMATS, *PAGES))
-    if results is None and (suite or dataset):
-        raise ClvrBenchError("figure2: --suite and --dataset choose among runs. Name their folder with --results DIR.")
-    comparison = _comparison(results, suite, dataset)
+    if results is None and (suite or dataset or epochs is not None):
+        flags = "--suite, --dataset and --epochs"
+        raise ClvrBenchError(f"figure2: {flags} choose among runs. Name their folder with --results DIR.")
+    comparison = _comparison(results, suite, dataset, epochs)
     console = Console()
     if output is None:
         console.print(terminal_table(comparison))
@@ -43,12 +51,12 @@ def show_figure2(results: Path | None, suite: str | None, dataset: str | None, s
         console.print(line, markup=False, highlight=False, style="dim", soft_wrap=True)
 
 
-def _comparison(results: Path | None, suite: str | None, dataset: str | None) -> Comparison:
+def _comparison(results: Path | None, suite: str | None, dataset: str | None, epochs: int | None) -> Comparison:
     if results is None:
         return compare()
     from clvr_bench.standings import leaderboard  # pandas, which the published figure needs not wait for
 
-    return compare(leaderboard(results, suite, warn_of_damage), dataset)
+    return compare(leaderboard(results, suite, warn_of_damage), dataset, epochs)
 
 
 def _content(comparison: Comparison, suffix: str, size: Size) -> bytes:

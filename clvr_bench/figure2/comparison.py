@@ -99,6 +99,7 @@ class Comparison:
         suite: The measured ones' suite; empty where nothing is compared.
         dataset: Their data, as tables call it.
         epochs: Their budget.
+        other_epochs: Budgets of rows that are left out, as only rows of one budget are compared.
         evaluation: Their linear evaluation and its version.
     """
 
@@ -107,6 +108,7 @@ class Comparison:
     dataset: str = ""
     epochs: int | None = None
     evaluation: str = ""
+    other_epochs: tuple[int, ...] = ()
 
     @cached_property
     def measured(self) -> list[tuple[Entry, Measured]]:
@@ -145,8 +147,10 @@ class Comparison:
         return [move for move in moved[:MOVED] if move.places]
 
 
-def compare(leaderboard: pd.DataFrame | None = None, dataset: str | None = None) -> Comparison:
-    """Set the rows of one suite and one data set beside the entries of Figure 2.
+def compare(
+    leaderboard: pd.DataFrame | None = None, dataset: str | None = None, epochs: int | None = None
+) -> Comparison:
+    """Set the rows of one suite, one data set and one number of epochs beside the entries of Figure 2.
 
     An entry takes the row of its pretext task; one that widens the encoder of another entry takes only a row with that
     very encoder. Where a pretext task has several rows, those with the entry's own encoder come first, then those with
@@ -155,9 +159,10 @@ def compare(leaderboard: pd.DataFrame | None = None, dataset: str | None = None)
     Args:
         leaderboard: From ``clvr_bench.leaderboard``; None compares with nothing.
         dataset: The only data set wanted, as the leaderboard calls it.
+        epochs: The only number of epochs wanted; None takes that of most rows, the largest of equally common ones.
 
     Raises:
-        ClvrBenchError: No row was measured linearly, or rows are of several suites or data sets.
+        ClvrBenchError: No row was measured linearly, rows are of several suites or data sets, or none has these epochs.
     """
     if leaderboard is None:
         return Comparison(tuple((entry, None) for entry in entries()))
@@ -174,12 +179,27 @@ def compare(leaderboard: pd.DataFrame | None = None, dataset: str | None = None)
         found = sorted({row[column] for row in rows})
         if len(found) > 1:
             raise ClvrBenchError(f"figure2: rows of several {column}s: {', '.join(found)}. Name one with {flag}.")
+    rows, budget, others = _of_one_budget(rows, epochs)
     counts = Counter(row["encoder"] for row in rows)
     pairs = tuple((entry, _measured(entry, rows, counts)) for entry in entries())
     first = rows[0]
-    epochs = judged["epochs"].dropna()
-    budget = int(epochs.max()) if len(epochs) else None
-    return Comparison(pairs, first["suite"], first["dataset"], budget, first["evaluation"])
+    return Comparison(pairs, first["suite"], first["dataset"], budget, first["evaluation"], others)
+
+
+def _of_one_budget(
+    rows: Sequence[dict[str, Any]], wanted: int | None
+) -> tuple[list[dict[str, Any]], int | None, tuple[int, ...]]:
+    """Return the rows that were trained for as long as is wanted, or as most were; how long; and how long others were.
+
+    Rows that were not trained are among them.
+    """
+    trained = Counter(row["epochs"] for row in rows if isinstance(row["epochs"], int))
+    if wanted is not None and wanted not in trained:
+        known = ", ".join(map(str, sorted(trained)))
+        raise ClvrBenchError(f"figure2: no row of {wanted} epochs. There are rows of: {known or 'none'}.")
+    budget = max(trained, key=lambda epochs: (trained[epochs], epochs), default=None) if wanted is None else wanted
+    kept = [row for row in rows if row["epochs"] == budget or not isinstance(row["epochs"], int)]
+    return kept, budget, tuple(sorted(set(trained) - {budget}))
 
 
 def _measured(entry: Entry, rows: Sequence[dict[str, Any]], counts: Counter[str]) -> Measured | None:

@@ -39,10 +39,14 @@ def sheet(comparison: Comparison) -> Sheet:
 
 
 def agreement(comparison: Comparison) -> list[str]:
-    """Say how far both orders agree, where there are two."""
+    """Say how far both orders agree, where there are two, and which rows neither is of."""
     if not comparison.suite:
         return []
-    return [f"Published and measured order of encoders of one width: {comparison.agreement}."]
+    others = ", ".join(map(str, comparison.other_epochs))
+    return [
+        f"Published and measured order of encoders of one width: {comparison.agreement}.",
+        *([f"Only rows of {comparison.epochs} epochs; there are also rows of {others}."] if others else []),
+    ]
 
 
 def _measured_headings(comparison: Comparison) -> list[Heading]:

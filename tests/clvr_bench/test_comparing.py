@@ -142,6 +142,18 @@ def test_rows_of_other_data_do_not_enter_the_test(suite: Path) -> None:
     assert compare_rows(suite, "simclr", "byol").verdict != alone
 
 
+def test_budgets_compare_but_are_not_in_one_test_of_the_leaderboard(suite: Path) -> None:
+    write_seeds(suite, [60.0, 61.0, 62.0])
+    (byol, *_) = write_seeds(suite, [59.0, 60.0, 61.0], task="byol")
+    alone = compare_rows(suite, "simclr", "byol").verdict
+    longer = write_seeds(suite, [70.0, 71.0, 72.0], task="byol", budget={"epochs": 400, "batch_size": 512})
+    assert compare_rows(suite, "simclr", byol.folder.name).verdict == alone
+    found = compare_rows(suite, "simclr", longer[0].folder.name)
+    assert found.whole.difference == pytest.approx(-10)
+    assert found.verdict is not None
+    assert found.verdict.adjusted_p_value is None
+
+
 def test_the_interval_leaves_out_zero_where_the_p_value_is_below_a_twentieth(realistic: Path) -> None:
     seen = set()
     for second in ("byol", "swav", "rotation", "barlow_twins"):
@@ -200,6 +212,10 @@ def test_rows_of_one_task_are_told_apart_by_what_differs(suite: Path) -> None:
     ]
     found = compare_rows(suite, *(seeds[0].folder.name for seeds in runs))
     assert found.names == ("simclr (temperature=0.1)", "simclr (temperature=0.2)")
+    longer = write_seeds(suite, [60.0], budget={"epochs": 400, "batch_size": 512})
+    usual = write_seeds(suite, [60.0])
+    found = compare_rows(suite, usual[0].folder.name, longer[0].folder.name)
+    assert found.names == ("simclr (200 epochs)", "simclr (400 epochs)")
 
 
 def test_a_transfer_is_chosen_by_its_data(suite: Path) -> None:

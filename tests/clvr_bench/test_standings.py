@@ -91,6 +91,15 @@ def test_different_data_are_different_rows_ranked_apart(suite):
     assert leaderboard(suite)["rank"].tolist() == [1, 1]
 
 
+def test_budgets_are_ranked_apart(suite):
+    for epochs, accuracy in ((10, 60.0), (40, 80.0)):
+        write_seeds(suite, [accuracy, accuracy + 1], budget={"epochs": epochs, "batch_size": 128})
+        write_seeds(suite, [accuracy - 30, accuracy - 29], task="byol", budget={"epochs": epochs, "batch_size": 128})
+    rows = leaderboard(suite)
+    assert list(rows["epochs"]) == [40, 10, 40, 10]
+    assert list(rows["rank"]) == [1, 1, 2, 2]
+
+
 def test_suites_are_ranked_apart(tmp_path):
     write_seeds(tmp_path / "first", [80.0, 80.0])
     write_seeds(tmp_path / "second", [60.0, 60.0], task="byol")

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -182,6 +183,23 @@ def test_a_column_of_names_is_omitted_where_the_others_tell_rows_apart(suite):
     write_seeds(suite, [60.0, 61.0], chain=("crop",))
     write_seeds(suite, [50.0], task="byol", chain=("rotate",))
     assert "augmentation" in sheet(leaderboard(suite), width=40).omitted
+
+
+def test_epochs_tell_rows_apart_and_are_the_last_to_leave(suite):
+    for epochs in (10, 40):
+        said = [f"seen at {epochs}"]
+        write_seeds(suite, [60.0], budget={"epochs": epochs, "batch_size": 128}, knn=30.0 + epochs, notes=said)
+    frame = leaderboard(suite)
+    narrow = on_terminal(frame, 38)
+    assert "k-NN %" in narrow.split("Too narrow for:")[1]
+    assert all(re.search(rf"simclr +{epochs} +60.0", narrow) for epochs in (10, 40))
+    assert notes(frame) == ["simclr (10 epochs): linear: seen at 10", "simclr (40 epochs): linear: seen at 40"]
+
+
+def test_each_budget_has_its_best(suite):
+    for epochs, accuracy in ((10, 60.0), (40, 80.0)):
+        write_seeds(suite, [accuracy, accuracy + 1], budget={"epochs": epochs, "batch_size": 128})
+    assert bold(leaderboard(suite)) == ["80.5 ± 0.7", "60.5 ± 0.7"]
 
 
 def test_suite_is_a_column_only_where_there_are_several(tmp_path):

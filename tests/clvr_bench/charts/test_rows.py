@@ -55,6 +55,13 @@ def test_rows_of_one_pretext_task_are_named_by_their_options(tmp_path: Path) -> 
     assert {row.name for row in load_rows(tmp_path)} == {"simclr, temperature=0.1", "simclr, temperature=0.2"}
 
 
+def test_rows_of_one_pretext_task_are_named_by_their_budgets(tmp_path: Path) -> None:
+    for epochs, batch_size in ((1, 128), (40, 128), (40, 64)):
+        write_seeds(tmp_path, [60.0, 61.0], budget={"epochs": epochs, "batch_size": batch_size})
+    names = {"simclr, 1 epoch, batch 128", "simclr, 40 epochs, batch 128", "simclr, 40 epochs, batch 64"}
+    assert {row.name for row in load_rows(tmp_path)} == names
+
+
 def test_transfers_and_superseded_rows_are_left_out(tmp_path: Path) -> None:
     write_seeds(tmp_path, [60.0, 61.0])
     write_seeds(tmp_path, [30.0, 31.0], target=other_data())

@@ -70,8 +70,10 @@ def test_it_is_written_for_a_paper_and_a_page(cli: Cli, suite: Path, tmp_path: P
         (["--output", "f.gif"], "--output f.gif: expected a name that ends in .csv, .html, .pdf, .png, .svg or .tex."),
         (
             ["--suite", "tiny"],
-            "figure2: --suite and --dataset choose among runs. Name their folder with --results DIR.",
+            "figure2: --suite, --dataset and --epochs choose among runs. Name their folder with --results DIR.",
         ),
+        (["--epochs", "0"], "Name their folder with --results DIR."),
+        (["--results", "results", "--epochs", "7"], "figure2: no row of 7 epochs. There are rows of: 200."),
         (["--results", "nowhere"], "nowhere"),
         (["--results", "results", "--dataset", "x"], "figure2: no row of data set 'x'. There are: CIFAR-10."),
         (["--results", "results", "--suite", "other"], "other"),

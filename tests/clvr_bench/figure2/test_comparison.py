@@ -6,6 +6,7 @@ import pytest
 
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.figure2.comparison import COLUMNS, Comparison, Measured, compare, table
+from clvr_bench.figure2.sheets import agreement
 from clvr_bench.standings import leaderboard
 from clvr_bench.tables import csv_text
 from tests.clvr_bench.records_fake import FakeRun, write_seeds
@@ -86,6 +87,32 @@ def test_of_several_rows_the_own_encoder_comes_first_then_the_usual_one_then_the
     assert {label: each.top1 for label, each in found.items() if each} == {"CPC v1": 50.0, "BYOL": 30.0, "SimCLR": 60.0}
     assert found["SimCLR"] is not None
     assert found["SimCLR"].note.startswith("of several rows, that of resnet18_small, simclr, temperature=0.2")
+
+
+def test_only_rows_of_the_budget_that_most_have_are_compared(suite: Path) -> None:
+    for task in ("byol", "simclr", "moco_v2"):
+        write_seeds(suite, [60.0], task=task, budget={"epochs": 30, "batch_size": 512})
+    for task, accuracy in (("simclr", 80.0), ("swav", 85.0)):
+        write_seeds(suite, [accuracy], task=task, budget={"epochs": 200, "batch_size": 512})
+    write_seeds(suite, [30.0], task="random_init", budget=None)
+    usual, longer = compare(leaderboard(suite)), compare(leaderboard(suite), epochs=200)
+    assert {entry.label: found.top1 for entry, found in usual.measured} == {"BYOL": 60, "SimCLR": 60, "MoCo v2": 60}
+    assert (usual.epochs, usual.other_epochs) == (30, (200,))
+    assert agreement(usual)[1] == "Only rows of 30 epochs; there are also rows of 200."
+    assert {entry.label: found.top1 for entry, found in longer.measured} == {"SwAV": 85, "SimCLR": 80}
+    assert (longer.epochs, longer.other_epochs) == (200, (30,))
+
+
+def test_of_equally_common_budgets_the_longest_is_compared(suite: Path) -> None:
+    for epochs in (30, 200, 100):
+        write_seeds(suite, [60.0 + epochs / 100], task="byol", budget={"epochs": epochs, "batch_size": 512})
+    assert compare(leaderboard(suite)).epochs == 200
+
+
+def test_a_budget_that_no_row_has_is_refused_with_those_there_are(suite: Path) -> None:
+    write_seeds(suite, [60.0], task="byol")
+    with pytest.raises(ClvrBenchError, match=r"^figure2: no row of 30 epochs. There are rows of: 200.$"):
+        compare(leaderboard(suite), epochs=30)
 
 
 def test_moves_are_places_gained_and_the_largest_are_named(suite: Path) -> None:
