@@ -71,7 +71,9 @@ def _panel(row: Row, x: Scale, y: Scale) -> Plot:
         marks.append(Mark((x.at(point.epoch), y.at(point.mean)), f"epoch {point.epoch}: {point.mean:.1f} %{spread}"))
     lows = [(x.at(point.epoch), y.at(point.low)) for point in curve]
     highs = [(x.at(point.epoch), y.at(point.high)) for point in curve]
-    return Plot(192, 102, x, y, marks, line=[mark.place for mark in marks], band=[*lows, *reversed(highs)])
+    line = [mark.place for mark in marks]
+    line = line if len(line) > 1 else line * 2  # one of no length is drawn as a dot
+    return Plot(192, 102, x, y, marks, line=line, band=[*lows, *reversed(highs)])
 
 
 def costs(scope: Sequence[Pair]) -> Costs | None:
@@ -85,14 +87,15 @@ def costs(scope: Sequence[Pair]) -> Costs | None:
     x = Scale.over((spot.cost for spot in placed), 50, 850, is_log=True)
     y = Scale.over(chain.from_iterable(_reach(spot) for spot in placed), 360, 10)
     best = front(placed, "seconds")
-    marks = _labelled_apart([_mark(spot, cards[spot.row.name], x, y, on_front=spot in best) for spot in placed], x, y)
+    line = list(_steps([(x.at(spot.cost), y.at(spot.top1)) for spot in best]))
+    marks = [_mark(spot, cards[spot.row.name], x, y, on_front=spot in best) for spot in placed]
     card = scope[0][0]
     return Costs(
         title=f"{card.row['suite']}: {card.row['dataset']}",
         card=card,
         plot=Plot(
-            900, 400, x, y, marks, x_title=AXES["seconds"], y_title="linear top-1 (%)",
-            line=list(_steps([(x.at(spot.cost), y.at(spot.top1)) for spot in best])),
+            900, 400, x, y, _labelled_apart(marks, line, x, y),
+            x_title=AXES["seconds"], y_title="linear top-1 (%)", line=line,
         ),
     )  # fmt: skip
 
@@ -116,10 +119,10 @@ def _mark(spot: Spot, card: Card, x: Scale, y: Scale, *, on_front: bool) -> Mark
     )
 
 
-def _labelled_apart(marks: Sequence[Mark], x: Scale, y: Scale) -> list[Mark]:
-    """Place labels where they cover no mark, whisker or other label; one without such a place near is left out."""
+def _labelled_apart(marks: Sequence[Mark], line: Sequence[Place], x: Scale, y: Scale) -> list[Mark]:
+    """Place labels where they cover no mark, whisker, line or other label; one without a place near is left out."""
     named, others = [mark for mark in marks if mark.label], [mark for mark in marks if not mark.label]
-    taken = [*(_square(mark.place) for mark in others), *_whiskers(marks)]
+    taken = [*(_square(mark.place) for mark in others), *_whiskers(marks), *_level_parts(line)]
     boxes = place_labels(
         [mark.place for mark in named],
         [(LETTER * len(mark.label), LINE) for mark in named],
@@ -147,6 +150,12 @@ def _whiskers(marks: Sequence[Mark]) -> Iterator[Box]:
         if mark.whisker:
             (across, low), (_, high) = mark.whisker
             yield Box(across - 1, high, 2, low - high)
+
+
+def _level_parts(line: Sequence[Place]) -> Iterator[Box]:
+    for (left, height), (right, below) in pairwise(line):
+        if height == below:
+            yield Box(left, height - 1, right - left, 2)
 
 
 def _steps(places: Sequence[Place]) -> Iterator[Place]:

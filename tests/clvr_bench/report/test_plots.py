@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -71,11 +72,10 @@ def test_labels_stand_apart_and_a_crowd_goes_without(tmp_path: Path) -> None:
 WHISKERS = [Mark((at, 200.0), "", whisker=((at, 300.0), (at, 100.0))) for at in (440.0, 480.0)]
 
 
-def labelled(*marks: Mark) -> list[Mark]:
+def labelled(*marks: Mark, line: Sequence[tuple[float, float]] = ()) -> list[Mark]:
     """Place the labels of marks among two upright whiskers, and return the marks that kept theirs."""
-    return [
-        mark for mark in _labelled_apart([*marks, *WHISKERS], Scale(0, 9, 0, 900), Scale(0, 4, 400, 0)) if mark.label
-    ]
+    found = _labelled_apart([*marks, *WHISKERS], line, Scale(0, 9, 0, 900), Scale(0, 4, 400, 0))
+    return [mark for mark in found if mark.label]
 
 
 def test_a_label_moves_out_of_a_whiskers_way() -> None:
@@ -84,6 +84,20 @@ def test_a_label_moves_out_of_a_whiskers_way() -> None:
     (moved,) = labelled(Mark((425.0, 200.0), "", label="short"))
     assert moved.label_at
     assert moved.label_at[0] + 6.2 * len("short") <= 425 - 7  # left of it
+
+
+def test_a_label_is_not_written_over_the_front() -> None:
+    (moved,) = labelled(Mark((100.0, 200.0), "", label="short"), line=[(100.0, 200.0), (400.0, 200.0)])
+    assert moved.label_at
+    assert moved.label_at[0] + 6.2 * len("short") <= 100 - 7  # left of it
+
+
+def test_a_curve_of_one_epoch_is_a_dot(tmp_path: Path) -> None:
+    write_seeds(tmp_path / "study", [50.0], history=[{"epoch": 1, "loss": 1.0, "knn_top1": 20.0}])
+    (scope,) = scopes(cards(standings_of(tmp_path)))
+    (panel,) = panels(scope)
+    assert len(panel.plot.line) == 2
+    assert len(set(panel.plot.line)) == 1
 
 
 def test_a_label_without_room_is_left_out() -> None:
