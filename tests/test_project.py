@@ -227,10 +227,11 @@ def test_a_row_has_the_best_of_the_trials_that_it_counts(path: Path) -> None:
     trials = pd.read_csv(path, keep_default_na=False)
     settings = ["pretext_task", "encoder", "augmentation", "epochs", "batch_size", "options"]
     assert list(trials) == [*settings, "val_top1", "chosen"]  # nothing of test
+    identities = [(run.pretraining.identity, run) for run in load_runs(path.parent)]
     first = {
-        run.pretraining.identity["pretext_task"]["name"]: run
-        for run in load_runs(path.parent)
-        if run.pretraining.identity["seed"] == 0
+        (identity["pretext_task"]["name"], identity["budget"]["epochs"]): run
+        for identity, run in identities
+        if identity["seed"] == 0 and identity["budget"]
     }
     rows = leaderboard(path.parent)
     for row in rows[rows["epochs"].notna()].to_dict("records"):
@@ -239,12 +240,13 @@ def test_a_row_has_the_best_of_the_trials_that_it_counts(path: Path) -> None:
         assert counted, row["options_source"]
         assert int(counted[1]) == len(own), row["pretext_task"]
         (chosen,) = own[own["chosen"] == "yes"].to_dict("records")
-        alike = own[(own["epochs"] == row["epochs"]) & (own["val_top1"] != "")]
+        alike = own[(own["epochs"] == chosen["epochs"]) & (own["val_top1"] != "")]
         assert float(chosen["val_top1"]) == alike["val_top1"].astype(float).max()
         assert chosen["augmentation"] == row["augmentation"]
         shown = [part for part in row["options"].split("; ") if not part.startswith("dataset.")]
         assert chosen["options"] == "; ".join(shown)
-        (linear,) = (e for e in first[row["pretext_task"]].evaluations if e.name == "linear")
+        run = first[row["pretext_task"], chosen["epochs"]]
+        (linear,) = (evaluation for evaluation in run.evaluations if evaluation.name == "linear")
         assert float(chosen["val_top1"]) == linear.metrics["val_top1"]
 
 
