@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from statistics import median
+from statistics import median, multimode
 from typing import TYPE_CHECKING, Any, get_args
 
 import matplotlib
@@ -125,10 +125,11 @@ def block(folder: Path) -> str:
 def charts(folder: Path) -> list[Chart]:
     """Return the pictures of a suite."""
     rows, comparison = load_rows(folder), compare(leaderboard(folder))
-    numbers = [asdict(row) for row in rows]
+    usual = _of_usual_length(rows)
+    numbers, usual_numbers = ([asdict(row) for row in some] for some in (rows, usual))
     found = [
-        Chart("learning.png", numbers, lambda: draw_learning(rows, label="k-NN top-1 on val (%)")),
-        Chart("losses.png", numbers, lambda: draw_learning(rows, "loss", shared=False)),
+        Chart("learning.png", usual_numbers, lambda: draw_learning(usual, label="k-NN top-1 on val (%)")),
+        Chart("losses.png", usual_numbers, lambda: draw_learning(usual, "loss", shared=False)),
         Chart("seconds.png", numbers, lambda: draw_costs(rows, "seconds")),
         Chart("encoder_passes.png", numbers, lambda: draw_costs(rows, "encoder_passes")),
     ]
@@ -137,6 +138,12 @@ def charts(folder: Path) -> list[Chart]:
         table = csv_text(comparison_table(comparison), COLUMNS)
         found.append(Chart("figure2.png", table, figure2.figure, drawing.settings))
     return found
+
+
+def _of_usual_length(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with as many epochs as most, as panels share their axis, and those that were not trained."""
+    usual = max(multimode(row.epochs for row in rows if row.trained), default=0)
+    return [row for row in rows if row.epochs in (0, usual)]
 
 
 def _setting(folder: Path) -> Iterator[str]:
@@ -168,7 +175,9 @@ def _either(values: Iterable[object]) -> str:
 
 
 def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
-    seeds = max(len(row.histories) for row in rows)
+    usual = _of_usual_length(rows)
+    others = _either({row.epochs for row in rows} - {row.epochs for row in usual})
+    seeds = max(len(row.histories) for row in usual)
     lines = f"the mean of up to {seeds} seeds as a line, their range as a band" if seeds > 1 else "one seed"
     yield "### How they learned"
     yield f"![Validation k-NN by epoch, a panel a pretext task]({where}/learning.png)"
@@ -176,6 +185,7 @@ def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
         f"k-NN top-1 on val after every epoch: {lines}, all other rows in gray. Panels are sorted by linear top-1 on "
         f"test, the number in the title; a broken line saw labels. Neighbours are at most {MONITOR_SAMPLES:,} training "
         "pictures, so most curves end below the leaderboard's k-NN, which has all of them."
+        + (f" Rows of {others} epochs are left out." if others else "")
     )
     yield f"<details><summary>Their losses</summary>\n\n![Loss by epoch]({where}/losses.png)"
     yield "Each loss has a scale of its own: losses of different tasks do not compare.\n\n</details>"

@@ -343,10 +343,27 @@ def test_a_suite_with_records_gets_a_section_and_what_is_written_by_hand_stays(
     assert "by seconds `simclr`; by encoder passes, among rows with the encoder that most have, `simclr`." in text
     assert "| `simclr` | resnet18_small | 200 | 512 | 55.0 | ResNet-18 (CIFAR stem) | 200 | 128 | 84.7 | k-NN" in text
     assert "Beside the published order" not in text  # of two methods there is no order to speak of
+    assert "are left out" not in text
     by_hand = text.replace("byol", "bygones") + "\nWhy: by hand.\n"
     assert documents_results.updated(by_hand) == text + "\nWhy: by hand.\n"
     files = {chart.file for chart in documents_results.charts(tmp_path / "results" / "study")}
     assert all(f"../results/study/{file}" in text for file in files)
+
+
+def test_curves_of_another_length_are_left_out_and_said_to_be(
+    documents_results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_results, "ROOT", tmp_path)
+    monkeypatch.setattr(documents_results, "SUITES", {"study": ""})
+    study = tmp_path / "results" / "study"
+    for task, epochs in (("simclr", 2), ("byol", 2), ("byol", 5)):
+        history = [{"epoch": epoch, "loss": 2.0, "knn_top1": 20.0} for epoch in range(1, 1 + epochs)]
+        budget = {"epochs": epochs, "batch_size": 512}
+        write_seeds(study, [50.0, 51.0], task=task, history=history, budget=budget)
+    assert "which has all of them. Rows of 5 epochs are left out." in documents_results.updated("# Results\n")
+    shown = {chart.file: {row["name"] for row in chart.numbers} for chart in documents_results.charts(study)}
+    assert shown["learning.png"] == shown["losses.png"] == {"simclr", "byol, 2 epochs"}
+    assert shown["seconds.png"] == {"simclr", "byol, 2 epochs", "byol, 5 epochs"}
 
 
 def test_a_picture_says_what_it_shows_and_is_the_same_to_the_byte(documents_results: ModuleType) -> None:

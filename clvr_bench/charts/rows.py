@@ -51,6 +51,11 @@ class Row:
         return any(self.histories)
 
     @property
+    def epochs(self) -> int:
+        """How many epochs are known of its longest run; 0 where it was not trained."""
+        return max(map(len, self.histories), default=0)
+
+    @property
     def mean(self) -> float:
         """Mean top-1 in percent; below all others where none was evaluated."""
         return fmean(self.top1) if self.top1 else -inf
