@@ -89,11 +89,18 @@ def _find(name: str, groups: Sequence[Group]) -> Group:
     if not matches:
         raise ClvrBenchError(f"compare: {unknown('row', name, set(map(_task, groups)))} Or name a run's folder.")
     if len(matches) > 1:
-        folders = [str(group.runs[0].folder) for group in matches[:SHOWN_ROWS]]
+        folders = [_told_apart(group, matches) for group in matches[:SHOWN_ROWS]]
         listed = ", ".join([*folders, *(["..."] if len(matches) > SHOWN_ROWS else [])])
         hint = "Choose with --suite or --dataset, or name a run of the one that you mean."
         raise ClvrBenchError(f"compare {name}: {len(matches)} rows match, with the runs {listed}. {hint}")
     return matches[0]
+
+
+def _told_apart(group: Group, others: Sequence[Group]) -> str:
+    """Return a run's folder, and what tells its row from others in brackets."""
+    differing = [own for own, *all_ in zip(_marks(group), *map(_marks, others), strict=True) if len(set(all_)) > 1]
+    said = ", ".join(filter(None, differing))
+    return f"{group.runs[0].folder}" + (f" ({said})" if said else "")
 
 
 def _is_called(folder: Path, name: str) -> bool:
@@ -167,11 +174,10 @@ def _verdict(
     """Test a pair among the ranked rows that it stands with, as ranking them does."""
     keys = [row.key for row in rows]
     others = (group for group in groups if can_be_ranked(group) and group.key not in keys)
-    everyone = [*correct, *_readable((group for group in others if group.contest == rows[0].contest), labels)]
+    contests = {row.contest for row in rows}
+    everyone = [*correct, *_readable((group for group in others if group.contest in contests), labels)]
     found = differences(everyone)
-    as_ranked = rows[0].contest == rows[1].contest and all(
-        can_be_ranked(row) and len(row.counted) == len(correct[0]) for row in rows
-    )
+    as_ranked = len(contests) == 1 and all(can_be_ranked(row) and len(row.counted) == len(correct[0]) for row in rows)
     return Verdict(
         ci95=100 * float(found.half_widths[0, 1]),
         p_value=float(found.p_values[0, 1]),

@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from clvr_bench.budgets import epochs_said
 from clvr_bench.records import EvaluationRecord, Run, digest
 
 LINEAR = "linear"
@@ -186,7 +187,7 @@ class Group:
         """How they were trained, such as ``("200 epochs", "batch 128")``; empty texts where nothing was trained."""
         if self.epochs is None:
             return "", ""
-        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}", f"batch {self.identity['budget']['batch_size']}"
+        return epochs_said(self.epochs), f"batch {self.identity['budget']['batch_size']}"
 
     @cached_property
     def scope(self) -> str:

@@ -56,7 +56,8 @@ class Verdict(NamedTuple):
         ci95: Half-width of its 95% interval, in points.
         p_value: Two-sided, of this pair alone.
         adjusted_p_value: Adjusted to all pairs of the leaderboard (Holm), as its ranks are; None where not both are
-            ranked, or one has seeds that the other lacks, which only the leaderboard's test counts.
+            ranked, they are not ranked together, or one has seeds that the other lacks, which only the leaderboard's
+            test counts.
         pairs: How many pairs these are.
     """
 

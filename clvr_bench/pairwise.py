@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clvr_bench.budgets import epochs_said
 from clvr_bench.errors import ClvrBenchError, unknown
 from clvr_bench.groups import ARROW, Group, group_runs, without_superseded
 from clvr_bench.records import load_runs
@@ -141,7 +142,7 @@ class Study:
 
     def _counts(self) -> list[str]:
         """Say how many epochs and seeds there are, and what they make of a score."""
-        epochs = [f"{self.epochs} epoch{'s' * (self.epochs > 1)}"] if self.epochs else []
+        epochs = [epochs_said(self.epochs)] if self.epochs else []
         counts = sorted({score.seeds for score in [*self.scores.values(), self.baseline] if score})
         seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         if counts[-1] == 1:

@@ -99,7 +99,7 @@ def leaderboard(
     Accuracies are in percent. A row is ranked among the rows of its suite, data set, epochs and linear evaluation,
     encoders together, if its task is ranked and at least two seeds of it count. Means are over the seeds that count:
     those that were linearly evaluated, or all that were pretrained where none was. What runs scored on other data than
-    they were pretrained on are rows of their own, ranked among those of the same two data sets.
+    they were pretrained on are rows of their own, ranked among those of the same two data sets and as many epochs.
 
     Args:
         results: A folder of suites, or the folder of one suite.

@@ -7,12 +7,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clvr_bench.budgets import epochs_said
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.files import write_atomically
 from clvr_bench.standings import COLUMNS, COUNT, TEXT, leaderboard
@@ -39,7 +40,7 @@ NAMES = ("suite", "pretext task", "encoder", "augmentation", "dataset", "epochs"
 """Columns that say what a row is of."""
 RANKED_BY = ("suite", "dataset", "evaluation", "epochs")
 """Columns in which rows that are ranked together do not differ."""
-BOLD = "Bold: the best top-1 of ranked rows."
+BOLD = "Bold: the best top-1 of rows that are ranked together."
 SAID_BELOW = ("labels", "status")
 """Columns that are notes in a sheet, where there is anything to say."""
 
@@ -101,11 +102,12 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """Name a row: its pretext task, and whatever else tells it from the rows of the same one."""
     alike = [other for other in rows if other["pretext_task"] == row["pretext_task"]]
-    columns = ["encoder", "augmentation", "dataset", "suite", "epochs"]
+    columns = ["encoder", "augmentation", "dataset", "suite", "epochs", "batch_size"]
     if len({other["options"] for other in alike if all(other[column] == row[column] for column in columns)}) > 1:
         columns.insert(3, "options")
     differing = [column for column in columns if row[column] and len({other[column] for other in alike}) > 1]
-    parts = [f"{row[column]} epochs" if column == "epochs" else row[column] for column in differing]
+    said: dict[str, Callable[[int], str]] = {"epochs": epochs_said, "batch_size": "batch {}".format}
+    parts = [said[column](row[column]) if column in said else row[column] for column in differing]
     return " ".join([row["pretext_task"], *(["(" + ", ".join(parts) + ")"] if parts else [])])
 
 
@@ -233,23 +235,30 @@ COMPACT = (
 
 
 def _shown_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows with a title: the pretext task, and its options where other rows look the same without."""
+    """Return the rows with a title: the pretext task, with options and batch where other rows look the same without."""
     rows = _rows(frame)
     looks = [
         tuple(row[name] for name in ("suite", "pretext_task", "encoder", "augmentation", "dataset", "epochs"))
         for row in rows
     ]
     for row, look in zip(rows, looks, strict=True):
-        options = f"\n({row['options']})" if looks.count(look) > 1 and row["options"] else ""
-        row["title"] = row["pretext_task"] + options
+        alike = [other for other, its in zip(rows, looks, strict=True) if its == look]
+        batch = f"batch {row['batch_size']}" if len({other["batch_size"] for other in alike}) > 1 else ""
+        said = "; ".join(filter(None, [row["options"], batch])) if len(alike) > 1 else ""
+        row["title"] = row["pretext_task"] + (f"\n({said})" if said else "")
     return rows
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
-    """Return the columns of the compact table: the suite only where there are several, and top-1 of any evaluation."""
+    """Return the columns of the compact table: the suite only where there are several, and top-1 of any evaluation.
+
+    Epochs are never dropped where ranked rows differ in them, as only those that do not are ranked together.
+    """
     several = len({row["suite"] for row in rows}) > 1
+    contests = {row["epochs"] for row in rows if row["rank"] is not None}
     place = 1 + next(i for i, column in enumerate(COMPACT) if column.title.startswith("k-NN"))
     columns = [*COMPACT[:place], *_further(rows), *COMPACT[place:]]
+    columns = [replace(c, keep=None) if c.title == "epochs" and len(contests) > 1 else c for c in columns]
     return [column for column in columns if several or column.title != "suite"]
 
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from statistics import median, multimode
+from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
 import matplotlib
@@ -25,7 +25,7 @@ from clvr_bench import leaderboard, published
 from clvr_bench.charts import look
 from clvr_bench.charts.costs import Cost, draw_costs, front, spots
 from clvr_bench.charts.learning import draw_learning
-from clvr_bench.charts.rows import Row, load_rows
+from clvr_bench.charts.rows import Row, load_rows, of_usual_length
 from clvr_bench.figure2 import drawing
 from clvr_bench.figure2.agreement import LEAST
 from clvr_bench.figure2.comparison import COLUMNS, Comparison, Move, compare
@@ -125,7 +125,7 @@ def block(folder: Path) -> str:
 def charts(folder: Path) -> list[Chart]:
     """Return the pictures of a suite."""
     rows, comparison = load_rows(folder), compare(leaderboard(folder))
-    usual = _of_usual_length(rows)
+    usual = of_usual_length(rows)
     numbers, usual_numbers = ([asdict(row) for row in some] for some in (rows, usual))
     found = [
         Chart("learning.png", usual_numbers, lambda: draw_learning(usual, label="k-NN top-1 on val (%)")),
@@ -138,12 +138,6 @@ def charts(folder: Path) -> list[Chart]:
         table = csv_text(comparison_table(comparison), COLUMNS)
         found.append(Chart("figure2.png", table, figure2.figure, drawing.settings))
     return found
-
-
-def _of_usual_length(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with as many epochs as most, as panels share their axis, and those that were not trained."""
-    usual = max(multimode(row.epochs for row in rows if row.trained), default=0)
-    return [row for row in rows if row.epochs in (0, usual)]
 
 
 def _setting(folder: Path) -> Iterator[str]:
@@ -170,13 +164,14 @@ def _setting(folder: Path) -> Iterator[str]:
 
 
 def _either(values: Iterable[object]) -> str:
-    """Write each value once, in order: ``10 or 20``."""
-    return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in sorted(set(values), key=str))
+    """Write each value once, in order: ``10 or 20``, numbers by their size."""
+    ordered = sorted(set(values), key=lambda value: (value, "") if isinstance(value, int) else (0, str(value)))
+    return " or ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in ordered)
 
 
 def _learning(rows: Sequence[Row], where: str) -> Iterator[str]:
-    usual = _of_usual_length(rows)
-    others = _either({row.epochs for row in rows} - {row.epochs for row in usual})
+    usual = of_usual_length(rows)
+    others = _either(row.epochs for row in rows if row.epochs not in {other.epochs for other in usual})
     seeds = max(len(row.histories) for row in usual)
     lines = f"the mean of up to {seeds} seeds as a line, their range as a band" if seeds > 1 else "one seed"
     yield "### How they learned"
@@ -233,7 +228,7 @@ def _order(comparison: Comparison, where: str) -> Iterator[str]:
         [_move(move) for move in comparison.moves],
     )  # fmt: skip
     missing = _names(entry.pretext_task or entry.label for entry in comparison.missing if not entry.widened)
-    others = " or ".join(map(str, comparison.other_epochs))
+    others = _either(comparison.other_epochs)
     widened = _names(entry.pretext_task or entry.label for entry, _ in comparison.measured if entry.widened)
     yield (
         "Top-1 in percent, measured ones with the half-width of their 95% interval. Published rows have ImageNet and "

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from clvr_bench import leaderboard
+from clvr_bench.budgets import epochs_said, usual_epochs
 from clvr_bench.heatmaps import picture
 from clvr_bench.pairwise import COLUMNS, pair_study, pair_table
 from clvr_bench.records import write_atomically
@@ -42,10 +43,13 @@ def tables(suite: str, best: str | None = None) -> str:
     The first has the budget that most rows have, and the rows that were not trained.
     """
     frame = leaderboard(ROOT / "results" / suite)
-    usual = frame["epochs"].mode().max()  # the largest of equally common ones
-    others = sorted(set(frame["epochs"].dropna()) - {usual}) if best is None else []
+    usual = usual_epochs(frame.loc[frame["top1_mean"].notna(), "epochs"].dropna())
+    others = sorted(set(frame["epochs"].dropna()) - {usual})
     parts = [table(frame[frame["epochs"].isna() | frame["epochs"].isin([usual])], best)]
-    parts += [f"Of {epochs} epochs:\n\n{table(frame[frame['epochs'].isin([epochs])])}" for epochs in others]
+    if best is None:
+        parts += [f"Of {epochs_said(epochs)}:\n\n{table(frame[frame['epochs'].isin([epochs])])}" for epochs in others]
+    elif others:
+        parts += [f"*Left out: rows of {' and '.join(map(epochs_said, others))}.*\n"]
     return "\n".join(parts)
 
 

@@ -228,7 +228,7 @@ def _settings(own: pd.DataFrame) -> str:
         lines.setdefault("; ".join(parts), []).append(row.suite)
     if set(lines) == {"defaults"}:
         return ""
-    text = "".join(f"- {', '.join(suites)}: {line}.\n" for line, suites in lines.items())
+    text = "".join(f"- {', '.join(dict.fromkeys(suites))}: {line}.\n" for line, suites in lines.items())
     parts = {"`recipe.": "`recipe.*` is how it is optimized", "`encoder.": "`encoder.*` what it asks of its encoder"}
     told = ", ".join(meaning for prefix, meaning in parts.items() if prefix in text)
     return f"Options that are not the defaults{f' ({told})' if told else ''}:\n\n{text}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from clvr_bench.budgets import usual_epochs
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.groups import LINEAR, Group, group_runs, shown_options, without_superseded
 from clvr_bench.records import load_runs
@@ -35,6 +36,7 @@ class Row:
         encoder_passes: Pictures encoded in pretraining, mean over seeds.
         histories: The epochs of each seed, as records keep them; empty where nothing is trained.
         encoder: Its name; empty where there is none.
+        epochs: Its budget; None where nothing is trained.
     """
 
     name: str
@@ -44,16 +46,12 @@ class Row:
     encoder_passes: float = 0.0
     histories: tuple[Sequence[Mapping[str, Any]], ...] = ()
     encoder: str = ""
+    epochs: int | None = None
 
     @property
     def trained(self) -> bool:
         """Whether there was an epoch of pretraining."""
         return any(self.histories)
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs are known of its longest run; 0 where it was not trained."""
-        return max(map(len, self.histories), default=0)
 
     @property
     def mean(self) -> float:
@@ -109,6 +107,12 @@ def chart_rows(groups: Sequence[Group]) -> list[Row]:
     return [_row(group, name) for group, name in named]
 
 
+def of_usual_length(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of as many epochs as most, to draw on one axis, and those that were not trained."""
+    usual = usual_epochs(row.epochs for row in rows if row.top1)
+    return [row for row in rows if row.epochs in (usual, None)]
+
+
 def distinct_names(rows: Sequence[Sequence[str]]) -> list[str]:
     """Name rows by their first part, and by those others in which rows with the same first part differ."""
     names = []
@@ -143,4 +147,5 @@ def _row(group: Group, name: str) -> Row:
         encoder_passes=fmean(record.compute["encoder_passes"] for record in records),
         histories=tuple(record.history for record in records),
         encoder=encoder["name"] if encoder else "",
+        epochs=group.epochs,
     )

@@ -74,7 +74,7 @@ def terminal_table(comparison: Comparison) -> Table:
     laid_out = sheet(comparison)
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     if comparison.suite:
-        shown.title = Text(f"{comparison.suite}: {comparison.dataset}, {comparison.evaluation}", "table.title")
+        shown.title = Text(comparison.setting, "table.title")
     for heading in laid_out.headings:
         shown.add_column(Text(heading.title), justify="right" if heading.is_number else "left")
     for row in laid_out.rows:

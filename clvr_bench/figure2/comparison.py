@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from clvr_bench.budgets import epochs_said, usual_epochs
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.figure2.agreement import RankCorrelation, rank_correlation, ranks
 from clvr_bench.figure2.entries import Entry, entries
@@ -27,6 +28,7 @@ COLUMNS: dict[str, str | int] = {
     "measured_top1_std": 2,
     "seeds": "count",
     "dataset": "text",
+    "epochs": "count",
     "source": "text",
     "note": "text",
     "measured_encoder": "text",
@@ -111,6 +113,14 @@ class Comparison:
     other_epochs: tuple[int, ...] = ()
 
     @cached_property
+    def setting(self) -> str:
+        """The suite, its data, its budget and its evaluation; empty where nothing is compared."""
+        if not self.suite:
+            return ""
+        budget = epochs_said(self.epochs) if self.epochs else ""
+        return f"{self.suite}: {', '.join(filter(None, [self.dataset, budget, self.evaluation]))}"
+
+    @cached_property
     def measured(self) -> list[tuple[Entry, Measured]]:
         """The entries that were measured."""
         return [(entry, found) for entry, found in self.pairs if found is not None]
@@ -159,7 +169,8 @@ def compare(
     Args:
         leaderboard: From ``clvr_bench.leaderboard``; None compares with nothing.
         dataset: The only data set wanted, as the leaderboard calls it.
-        epochs: The only number of epochs wanted; None takes that of most rows, the largest of equally common ones.
+        epochs: The only number of epochs wanted; None takes that which most methods of the figure were trained for,
+            the largest of equally common ones.
 
     Raises:
         ClvrBenchError: No row was measured linearly, rows are of several suites or data sets, or none has these epochs.
@@ -193,13 +204,17 @@ def _of_one_budget(
 
     Rows that were not trained are among them.
     """
-    trained = Counter(row["epochs"] for row in rows if isinstance(row["epochs"], int))
-    if wanted is not None and wanted not in trained:
-        known = ", ".join(map(str, sorted(trained)))
-        raise ClvrBenchError(f"figure2: no row of {wanted} epochs. There are rows of: {known or 'none'}.")
-    budget = max(trained, key=lambda epochs: (trained[epochs], epochs), default=None) if wanted is None else wanted
+    methods = {entry.pretext_task for entry in entries()}
+    found = {(row["pretext_task"], row["epochs"]) for row in rows if isinstance(row["epochs"], int)}
+    lengths = {epochs for _, epochs in found}
+    if wanted is not None and wanted not in lengths:
+        known = ", ".join(map(str, sorted(lengths)))
+        raise ClvrBenchError(f"figure2: no row of {epochs_said(wanted)}. There are rows of: {known or 'none'}.")
+    compared = [epochs for task, epochs in found if task in methods] or lengths
+    usual = usual_epochs(compared)
+    budget = usual if wanted is None else wanted
     kept = [row for row in rows if row["epochs"] == budget or not isinstance(row["epochs"], int)]
-    return kept, budget, tuple(sorted(set(trained) - {budget}))
+    return kept, budget, tuple(sorted(lengths - {budget}))
 
 
 def _measured(entry: Entry, rows: Sequence[dict[str, Any]], counts: Counter[str]) -> Measured | None:
@@ -257,6 +272,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "measured_top1_std": found.std if found else None,
                 "seeds": found.seeds if found else None,
                 "dataset": comparison.dataset if found else "",
+                "epochs": comparison.epochs if found else None,
                 "source": entry.source,
                 "note": "; ".join(filter(None, [entry.note, *measured])),
             }

@@ -9,6 +9,7 @@ from io import BytesIO
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
+from clvr_bench.budgets import epochs_said
 from clvr_bench.charts.labels import label_points
 from clvr_bench.errors import ClvrBenchError
 from clvr_bench.figure2.comparison import Comparison, Move
@@ -178,7 +179,7 @@ class Drawing:
     def draw_measured(self, axes: Axes) -> None:
         """Draw the methods as measured: by parameters, or one below the other where all share an encoder."""
         comparison = self.comparison
-        how = [f"{comparison.epochs} epochs" if comparison.epochs else "", comparison.encoder]
+        how = [epochs_said(comparison.epochs) if comparison.epochs else "", comparison.encoder]
         axes.set_title("\n".join(filter(None, [f"As measured: {comparison.dataset}", ", ".join(filter(None, how))])))
         if comparison.encoder:
             self._draw_strip(axes)

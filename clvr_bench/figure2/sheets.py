@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clvr_bench.budgets import epochs_said
 from clvr_bench.figure2.comparison import Comparison, Measured
 from clvr_bench.figure2.entries import Entry
 from clvr_bench.tables import NOTHING, labels_note, top1_text
@@ -27,11 +28,8 @@ def sheet(comparison: Comparison) -> Sheet:
     """
     published, best = _best_published(comparison), _best(comparison)
     rows = [[*_published(entry, published), *_measured(comparison, found, best)] for entry, found in comparison.pairs]
-    subject = (
-        f"{comparison.suite}: {comparison.dataset}, {comparison.evaluation}" if comparison.suite else "as published"
-    )
     return Sheet(
-        title=f"Figure 2 of arXiv 2210.03163, {subject}",
+        title=f"Figure 2 of arXiv 2210.03163, {comparison.setting or 'as published'}",
         headings=[*PUBLISHED, *_measured_headings(comparison)],
         rows=rows,
         remarks=[*agreement(comparison), BOLD],
@@ -42,11 +40,11 @@ def agreement(comparison: Comparison) -> list[str]:
     """Say how far both orders agree, where there are two, and which rows neither is of."""
     if not comparison.suite:
         return []
-    others = ", ".join(map(str, comparison.other_epochs))
-    return [
-        f"Published and measured order of encoders of one width: {comparison.agreement}.",
-        *([f"Only rows of {comparison.epochs} epochs; there are also rows of {others}."] if others else []),
-    ]
+    said = [f"Published and measured order of encoders of one width: {comparison.agreement}."]
+    if comparison.epochs and comparison.other_epochs:
+        others = ", ".join(map(str, comparison.other_epochs))
+        said.append(f"Only rows of {epochs_said(comparison.epochs)}; there are also rows of {others}.")
+    return said
 
 
 def _measured_headings(comparison: Comparison) -> list[Heading]:

@@ -66,7 +66,7 @@ class Card:
     def subtitle(self) -> str:
         """What tells it from other rows of its pretext task."""
         shown = (self.row[column] for column in ("encoder", "augmentation", "dataset", "suite"))
-        return " · ".join(filter(None, shown))
+        return " · ".join(filter(None, [*shown, *self.group.budget_said]))
 
     @property
     def top1(self) -> str:

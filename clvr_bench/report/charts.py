@@ -53,14 +53,17 @@ def scopes(shown: Sequence[Card]) -> list[list[Pair]]:
 
 
 def panels(scope: Sequence[Pair]) -> list[Panel]:
-    """Draw how each row of a suite and data set learned, on shared axes; those that were not trained are left out."""
+    """Draw how each row of a suite and data set learned; those that were not trained are left out.
+
+    Heights are the same in all, epochs in those of as many.
+    """
     curves = {card.anchor: curve for card, row in scope if (curve := row.curve(CURVE))}
     points = list(chain.from_iterable(curves.values()))
     if not points:
         return []
-    x = Scale(0, max(point.epoch for point in points), 30, 186)
+    x = {row.epochs: Scale(0, row.epochs or 1, 30, 186) for card, row in scope if card.anchor in curves}
     y = Scale(0, max(point.high for point in points) or 1, 84, 6)
-    return [Panel(card, row.name, _panel(row, x, y)) for card, row in scope if card.anchor in curves]
+    return [Panel(card, row.name, _panel(row, x[row.epochs], y)) for card, row in scope if card.anchor in curves]
 
 
 def _panel(row: Row, x: Scale, y: Scale) -> Plot:

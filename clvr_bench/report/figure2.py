@@ -62,10 +62,11 @@ def strips(shown: Sequence[Card]) -> list[Strip]:
 
 def _strip(cards: Sequence[Card]) -> Strip | None:
     comparison = compare(standings_frame([Standing(card.group, card.row) for card in cards]))
+    cards = [card for card in cards if card.group.epochs in (comparison.epochs, None)]
     if not comparison.moves or len(comparison.measured) < 2:
         return None
     return Strip(
-        title=f"{comparison.suite}: {comparison.dataset}, {comparison.evaluation}",
+        title=comparison.setting,
         card=cards[0],
         plot=_measured_plot(comparison, cards),
         remarks=agreement(comparison),

@@ -154,6 +154,18 @@ def test_budgets_compare_but_are_not_in_one_test_of_the_leaderboard(suite: Path)
     assert found.verdict.adjusted_p_value is None
 
 
+@pytest.mark.parametrize("other", ["byol", "random_init"])
+def test_the_order_of_two_names_changes_no_interval(suite: Path, other: str) -> None:
+    for task, spread in (("simclr", 0.1), ("swav", 8.0), ("dino", 9.0)):
+        write_seeds(suite, [60.0, 60.0 + spread, 60.0 - spread], task=task)
+    write_seeds(suite, [50.0, 50.2, 49.9], task="byol", budget={"epochs": 400, "batch_size": 512})
+    write_seeds(suite, [40.0, 40.2, 39.9], task="random_init", budget=None, facts={"ranked": False})
+    there, back = compare_rows(suite, "simclr", other).verdict, compare_rows(suite, other, "simclr").verdict
+    assert there is not None
+    assert there == back
+    assert there.pairs > 1
+
+
 def test_the_interval_leaves_out_zero_where_the_p_value_is_below_a_twentieth(realistic: Path) -> None:
     seen = set()
     for second in ("byol", "swav", "rotation", "barlow_twins"):
@@ -242,6 +254,10 @@ def test_a_name_of_several_rows_says_how_to_choose(suite: Path) -> None:
     assert "--resnet18_small--" in message
     assert "--vgg16--" in message
     assert "Choose with --suite or --dataset, or name a run" in message
+    write_seeds(suite, [60.0], budget={"epochs": 400, "batch_size": 512})
+    message = error_of(suite)
+    assert "(resnet18_small, 200 epochs)" in message
+    assert "(resnet18_small, 400 epochs)" in message
 
 
 def test_one_row_is_not_compared_with_itself(suite: Path) -> None:

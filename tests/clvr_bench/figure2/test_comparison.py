@@ -103,6 +103,22 @@ def test_only_rows_of_the_budget_that_most_have_are_compared(suite: Path) -> Non
     assert (longer.epochs, longer.other_epochs) == (200, (30,))
 
 
+def test_settings_of_one_method_do_not_outvote_methods(suite: Path) -> None:
+    for temperature in (0.1, 0.2, 0.3):
+        short = {"epochs": 5, "batch_size": 512}
+        write_seeds(suite, [60.0], task="simclr", options={"temperature": temperature}, budget=short)
+    for task in ("byol", "simclr"):
+        write_seeds(suite, [70.0], task=task)
+    for task in ("rotation", "jigsaw", "exemplar"):  # not in the figure
+        write_seeds(suite, [70.0], task=task, budget={"epochs": 5, "batch_size": 512})
+    assert compare(leaderboard(suite)).epochs == 200
+
+
+def test_without_a_method_of_the_figure_nothing_is_measured(suite: Path) -> None:
+    write_seeds(suite, [70.0], task="rotation")
+    assert compare(leaderboard(suite)).measured == []
+
+
 def test_of_equally_common_budgets_the_longest_is_compared(suite: Path) -> None:
     for epochs in (30, 200, 100):
         write_seeds(suite, [60.0 + epochs / 100], task="byol", budget={"epochs": epochs, "batch_size": 512})

@@ -101,6 +101,24 @@ def test_the_figure_is_shown_only_where_something_of_it_was_measured(tmp_path: P
     assert any(text.endswith(": no rank correlation (n = 1).") for text in page.texts)
 
 
+def test_rows_of_two_budgets_are_told_apart_everywhere(tmp_path: Path) -> None:
+    runs = {}
+    for epochs in (211, 433):
+        budget = {"epochs": epochs, "batch_size": 512}
+        history = [{"epoch": 1, "loss": 1.0, "knn_top1": 20.0}, {"epoch": epochs, "loss": 0.5, "knn_top1": 30.0}]
+        runs[epochs] = write_seeds(tmp_path / "study", [100.0, 100.0], budget=budget, history=history)
+    write_seeds(tmp_path / "study", [90.0], task="byol", budget=budget)
+    page = Reader(report_text(tmp_path))
+    assert {"simclr, 211 epochs", "simclr, 433 epochs"} <= set(page.texts)  # panels
+    assert page.texts.count("211") == 2  # in the leaderboard and in the health of the features
+    for epochs in (211, 433):
+        assert any(text.endswith(f"study · {epochs} epochs · batch 512") for text in page.texts)
+    assert any("study: CIFAR-10, 433 epochs, linear@1. Published" in text for text in page.texts)
+    (simclr,) = (text for text in page.texts if text.startswith("SimCLR: 100.0"))
+    assert runs[433][0].folder.name in simclr
+    assert runs[211][0].folder.name not in simclr
+
+
 def test_what_was_never_trained_has_no_curve_and_no_cost(tmp_path: Path) -> None:
     write_seeds(tmp_path / "study", [60.0], task="random_init", budget=None)
     assert not {"learning", "costs"} & Reader(report_text(tmp_path)).values("id")
