@@ -28,7 +28,7 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" /
 PAIRS = (ROOT / "results" / "simclr-pairs-shapes",)
 BLOCK = re.compile(r"(<!-- leaderboard: ([^\s,]+)(?:, best (\d+))? -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 PEERS = re.compile(r"(<!-- beside lightly: (\S+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
-WORDS = {"rank", "pretext task", "encoder", "labels"}  # columns that are set flush left
+WORDS = {"rank", "pretext task", "encoder", "augmentation", "options", "labels"}  # columns that are set flush left
 
 
 def updated(document: Path) -> str:
@@ -59,7 +59,7 @@ def table(frame: pd.DataFrame, best: str | None = None) -> str:
     if best is not None:
         frame = frame[~competes | (competes.cumsum() <= int(best))]
     encoders = sorted(set(frame["encoder"]) - {""})
-    rows = [_cells(row) for _, row in frame.iterrows()]
+    rows = [_cells(row, _alike(row, frame)) for _, row in frame.iterrows()]
     left_out = {name for name in rows[0] if not any(row[name] for row in rows)}
     left_out |= {"encoder"} if len(encoders) == 1 else set()
     head = [name for name in rows[0] if name not in left_out]
@@ -94,11 +94,20 @@ def _signed(number: float) -> str:
     return "" if pd.isna(number) else f"{number:+.1f}"
 
 
-def _cells(row: pd.Series[object]) -> dict[str, str]:
+def _alike(row: pd.Series[object], frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame["pretext_task"] == row["pretext_task"]) & (frame["encoder"] == row["encoder"])]
+
+
+def _cells(row: pd.Series[object], alike: pd.DataFrame) -> dict[str, str]:
+    """Return what is shown of a row; its augmentation and options only where rows that look alike differ in them."""
+    shared = set.intersection(*(set(text.split("; ")) for text in alike["options"]))
+    own = [option for option in str(row["options"]).split("; ") if option not in shared]
     return {
         "rank": "" if pd.isna(row["rank"]) else str(row["rank"]),
         "pretext task": str(row["pretext_task"]),
         "encoder": str(row["encoder"]),
+        "augmentation": str(row["augmentation"]) if alike["augmentation"].nunique() > 1 else "",
+        "options": ", ".join(own),
         "top-1 %": f"{row['top1_mean']:.1f}",
         "95% ±": "" if pd.isna(row["top1_ci95"]) else f"{row['top1_ci95']:.1f}",
         "top-5 %": f"{row['top5_mean']:.1f}",

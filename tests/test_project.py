@@ -305,6 +305,26 @@ def test_rows_of_another_budget_have_a_table_of_their_own(
     assert best.endswith("*Left out: rows of 200 epochs.*\n")
 
 
+def test_rows_of_one_task_are_told_apart_by_what_differs(
+    documents_tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_tables, "ROOT", tmp_path)
+    study = tmp_path / "results" / "study"
+    for weight, augmentation, accuracy in ((0.0, "simclr", 60.0), (0.5, "simclr", 55.0), (0.5, "moco_v2", 50.0)):
+        shown = {"queue_size": 1024} | ({"weight": weight} if weight else {})
+        facts = {"options_shown": shown, "augmentation": augmentation}
+        write_seeds(study, [accuracy, accuracy + 1], task="infomin", chain=(augmentation,), options=shown, facts=facts)
+    write_seeds(study, [60.0, 61.0], task="byol")
+    head, _, *rows = (line.strip("| ").split(" | ") for line in documents_tables.tables("study").splitlines()[:-2])
+    assert head[:4] == ["rank", "pretext task", "augmentation", "options"]
+    assert {tuple(row[1:4]) for row in rows} == {
+        ("byol", "", ""),
+        ("infomin", "simclr", ""),
+        ("infomin", "simclr", "weight=0.5"),
+        ("infomin", "moco_v2", "weight=0.5"),
+    }
+
+
 def test_the_document_of_results_is_that_of_the_records(documents_results: ModuleType) -> None:
     text = documents_results.DOCUMENT.read_text()
     assert documents_results.updated(text) == text, (
