@@ -24,6 +24,7 @@ FOLDER = ROOT / "docs" / "tasks"
 SUITES = (
     "figure2-cifar10",
     "figure2-cifar10-cpu",
+    "figure2-cifar10-cpu-long",
     "cifar10-jpeg-cpu",
     "contract-shapes",
     "contract-shapes-long",

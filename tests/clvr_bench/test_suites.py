@@ -39,6 +39,28 @@ def test_built_in_suites_are_sound_and_named_as_their_files(plugins: Plugins, na
     assert Planner(suite, plugins.registry).combinations()
 
 
+def test_the_longer_suite_changes_nothing_but_the_epochs() -> None:
+    shorter, longer = load_suite("figure2-cifar10-cpu"), load_suite("figure2-cifar10-cpu-long")
+    assert longer.budget == shorter.budget.model_copy(update={"epochs": 30})
+    assert (longer.encoders, longer.datasets, longer.evaluations) == (
+        shorter.encoders, shorter.datasets, shorter.evaluations,
+    )  # fmt: skip
+    settings = [{**task, "options_source": ""} for task in shorter.pretext_tasks]
+    assert all({**task, "options_source": ""} in settings for task in longer.pretext_tasks)
+
+
+def test_the_study_of_infomins_parts_has_its_row() -> None:
+    whole, parts = load_suite("figure2-cifar10-cpu"), load_suite("infomin-parts-cpu")
+    (own,) = (task for task in whole.pretext_tasks if task["name"] == "infomin")
+    (varied,) = parts.pretext_tasks
+    augmentation = own["augmentation"]
+    assert augmentation in parts.augmentations
+    assert varied["jigsaw_weight"] == [0.5, 0.0]
+    expected = {key: value for key, value in own.items() if key not in ("augmentation", "options_source")}
+    assert expected == {key: value for key, value in varied.items() if key not in ("jigsaw_weight", "options_source")}
+    assert (parts.budget, parts.encoders, parts.datasets) == (whole.budget, whole.encoders, whole.datasets)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
