@@ -89,18 +89,12 @@ def _find(name: str, groups: Sequence[Group]) -> Group:
     if not matches:
         raise ClvrBenchError(f"compare: {unknown('row', name, set(map(_task, groups)))} Or name a run's folder.")
     if len(matches) > 1:
-        folders = [_told_apart(group, matches) for group in matches[:SHOWN_ROWS]]
+        said = [f" ({text})" if text else "" for text in _told_apart(matches)]
+        folders = [f"{group.runs[0].folder}{text}" for group, text in zip(matches, said, strict=True)][:SHOWN_ROWS]
         listed = ", ".join([*folders, *(["..."] if len(matches) > SHOWN_ROWS else [])])
         hint = "Choose with --suite or --dataset, or name a run of the one that you mean."
         raise ClvrBenchError(f"compare {name}: {len(matches)} rows match, with the runs {listed}. {hint}")
     return matches[0]
-
-
-def _told_apart(group: Group, others: Sequence[Group]) -> str:
-    """Return a run's folder, and what tells its row from others in brackets."""
-    differing = [own for own, *all_ in zip(_marks(group), *map(_marks, others), strict=True) if len(set(all_)) > 1]
-    said = ", ".join(filter(None, differing))
-    return f"{group.runs[0].folder}" + (f" ({said})" if said else "")
 
 
 def _is_called(folder: Path, name: str) -> bool:
@@ -200,17 +194,22 @@ def _titles(first: Group, second: Group) -> tuple[str, str]:
     tasks = _task(first), _task(second)
     if tasks[0] != tasks[1]:
         return tasks
-    marks = [pair for pair in zip(_marks(first), _marks(second), strict=True) if pair[0] != pair[1]]
-    marks = marks or [(first.key, second.key)]
-    own, other = (", ".join(pair[i] or "-" for pair in marks) for i in (0, 1))
-    return f"{tasks[0]} ({own})", f"{tasks[1]} ({other})"
+    own, other = _told_apart([first, second])
+    return f"{tasks[0]} ({own or first.key})", f"{tasks[1]} ({other or second.key})"
 
 
-def _marks(group: Group) -> list[str]:
-    encoder = group.identity["encoder"] or {}
-    return [
-        encoder.get("name", ""),
-        str(group.facts.get("augmentation", "")),
-        shown_options(group.options_shown),
-        *group.budget_said,
+def _told_apart(groups: Sequence[Group]) -> list[str]:
+    """Say of each row what tells it from the others, with ``-`` for what it lacks; nothing where nothing does."""
+    options = [[shown_options({name: value}) for name, value in group.options_shown.items()] for group in groups]
+    shared = set.intersection(*map(set, options))
+    marks = [
+        [
+            (group.identity["encoder"] or {}).get("name", ""),
+            str(group.facts.get("augmentation", "")),
+            "; ".join(option for option in own if option not in shared),
+            *group.budget_said,
+        ]
+        for group, own in zip(groups, options, strict=True)
     ]
+    differing = [column for column in zip(*marks, strict=True) if len(set(column)) > 1]
+    return [", ".join(column[i] or "-" for column in differing) for i in range(len(groups))]

@@ -219,8 +219,8 @@ def test_a_run_or_a_part_of_its_name_stands_for_its_row(suite: Path) -> None:
 
 def test_rows_of_one_task_are_told_apart_by_what_differs(suite: Path) -> None:
     runs = [
-        write_seeds(suite, [60.0], options={"temperature": value}, facts={"options_shown": {"temperature": value}})
-        for value in (0.1, 0.2)
+        write_seeds(suite, [60.0], options=options, facts={"options_shown": options})
+        for options in ({"queue_size": 64, "temperature": 0.1}, {"queue_size": 64, "temperature": 0.2})
     ]
     found = compare_rows(suite, *(seeds[0].folder.name for seeds in runs))
     assert found.names == ("simclr (temperature=0.1)", "simclr (temperature=0.2)")
