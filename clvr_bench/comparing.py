@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clvr_bench.errors import ClvrBenchError, unknown
-from clvr_bench.groups import ARROW, Group, group_runs, shown_options, without_superseded
+from clvr_bench.groups import ARROW, Group, group_runs, told_apart, without_superseded
 from clvr_bench.matchups import Matchup, Verdict
 from clvr_bench.records import Run, load_runs
 from clvr_bench.significance import adjusted_p_values, differences
@@ -89,7 +89,7 @@ def _find(name: str, groups: Sequence[Group]) -> Group:
     if not matches:
         raise ClvrBenchError(f"compare: {unknown('row', name, set(map(_task, groups)))} Or name a run's folder.")
     if len(matches) > 1:
-        said = [f" ({text})" if text else "" for text in _told_apart(matches)]
+        said = [f" ({text})" if text else "" for text in told_apart(matches)]
         folders = [f"{group.runs[0].folder}{text}" for group, text in zip(matches, said, strict=True)][:SHOWN_ROWS]
         listed = ", ".join([*folders, *(["..."] if len(matches) > SHOWN_ROWS else [])])
         hint = "Choose with --suite or --dataset, or name a run of the one that you mean."
@@ -194,22 +194,7 @@ def _titles(first: Group, second: Group) -> tuple[str, str]:
     tasks = _task(first), _task(second)
     if tasks[0] != tasks[1]:
         return tasks
-    own, other = _told_apart([first, second])
-    return f"{tasks[0]} ({own or first.key})", f"{tasks[1]} ({other or second.key})"
-
-
-def _told_apart(groups: Sequence[Group]) -> list[str]:
-    """Say of each row what tells it from the others, with ``-`` for what it lacks; nothing where nothing does."""
-    options = [[shown_options({name: value}) for name, value in group.options_shown.items()] for group in groups]
-    shared = set.intersection(*map(set, options))
-    marks = [
-        [
-            (group.identity["encoder"] or {}).get("name", ""),
-            str(group.facts.get("augmentation", "")),
-            "; ".join(option for option in own if option not in shared),
-            *group.budget_said,
-        ]
-        for group, own in zip(groups, options, strict=True)
-    ]
-    differing = [column for column in zip(*marks, strict=True) if len(set(column)) > 1]
-    return [", ".join(column[i] or "-" for column in differing) for i in range(len(groups))]
+    own, other = told_apart([first, second])
+    if own == other:
+        own, other = first.key, second.key
+    return f"{tasks[0]} ({own or '-'})", f"{tasks[1]} ({other or '-'})"

@@ -233,6 +233,33 @@ def shown_options(options: Mapping[str, Any], separator: str = "; ") -> str:
     return separator.join(said)
 
 
+def told_apart(groups: Sequence[Group]) -> list[str]:
+    """Say of each row what tells it from the others, such as ``moco_v2, temperature=0.2, 30 epochs``.
+
+    Args:
+        groups: Rows of one pretext task.
+
+    Returns:
+        Encoder, augmentation, options, budget, precision and data, those in which rows differ, and of options only
+        those that not all have; empty for a row that has none of them.
+    """
+    options = [[shown_options({name: value}) for name, value in group.options_shown.items()] for group in groups]
+    shared = set.intersection(*map(set, options)) if options else set()
+    marks = [
+        [
+            (group.identity["encoder"] or {}).get("name", ""),
+            str(group.facts.get("augmentation", "")),
+            "; ".join(option for option in own if option not in shared),
+            *group.budget_said,
+            group.identity["precision"],
+            group.fingerprint,
+        ]
+        for group, own in zip(groups, options, strict=True)
+    ]
+    differing = [column for column in zip(*marks, strict=True) if len(set(column)) > 1]
+    return [", ".join(filter(None, (column[i] for column in differing))) for i in range(len(groups))]
+
+
 def transferred_to(record: EvaluationRecord) -> Mapping[str, Any] | None:
     """Return the identity of the data that a record judges on, where it is not what the run was pretrained on."""
     found: Mapping[str, Any] | None = record.identity.get("dataset")

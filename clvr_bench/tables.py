@@ -428,9 +428,8 @@ def _least_important(columns: Sequence[Column], rows: Sequence[Row], *, distinct
         for i, column in enumerate(columns)
         if column.keep is not None
     ]
-    if distinct:
-        found = [order for order in found if not order[0]]
-    return columns[min(found)[-1]] if found else None
+    first = min(found, default=None)
+    return None if first is None or (distinct and first[0]) else columns[first[-1]]
 
 
 def _tells_apart(column: Column, columns: Sequence[Column], rows: Sequence[Row]) -> bool:

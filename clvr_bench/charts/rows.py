@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from clvr_bench.budgets import usual_epochs
 from clvr_bench.errors import ClvrBenchError
-from clvr_bench.groups import LINEAR, Group, group_runs, shown_options, without_superseded
+from clvr_bench.groups import LINEAR, Group, group_runs, told_apart, without_superseded
 from clvr_bench.records import load_runs
 
 
@@ -103,38 +103,21 @@ def load_rows(results: Path, suite: str | None = None) -> list[Row]:
 
 def chart_rows(groups: Sequence[Group]) -> list[Row]:
     """Return a row a group, in their order, of groups of one suite and data set of which some run is done."""
-    named = zip(groups, distinct_names([_parts(group) for group in groups]), strict=True)
-    return [_row(group, name) for group, name in named]
+    tasks: dict[str, list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.identity["pretext_task"]["name"], []).append(group)
+    names = {
+        group.key: ", ".join(filter(None, [task, told]))
+        for task, alike in tasks.items()
+        for group, told in zip(alike, told_apart(alike), strict=True)
+    }
+    return [_row(group, names[group.key]) for group in groups]
 
 
 def of_usual_length(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of as many epochs as most, to draw on one axis, and those that were not trained."""
     usual = usual_epochs(row.epochs for row in rows if row.top1)
     return [row for row in rows if row.epochs in (usual, None)]
-
-
-def distinct_names(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Name rows by their first part, and by those others in which rows with the same first part differ."""
-    names = []
-    for row in rows:
-        alike = [other for other in rows if other[0] == row[0]]
-        telling = [part for part, *others in zip(row, *alike, strict=True) if len(set(others)) > 1]
-        names.append(", ".join([row[0], *filter(None, telling)]))
-    return names
-
-
-def _parts(group: Group) -> list[str]:
-    """Return what tells a group from others of its suite and data set, the pretext task first."""
-    identity, encoder = group.identity, group.identity["encoder"]
-    return [
-        identity["pretext_task"]["name"],
-        encoder["name"] if encoder else "",
-        str(group.facts.get("augmentation", "")),
-        shown_options(group.options_shown),
-        *group.budget_said,
-        identity["precision"],
-        group.fingerprint,
-    ]
 
 
 def _row(group: Group, name: str) -> Row:

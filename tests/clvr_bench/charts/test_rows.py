@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clvr_bench.charts.rows import Point, Row, distinct_names, load_rows
+from clvr_bench.charts.rows import Point, Row, load_rows
 from clvr_bench.errors import ClvrBenchError
 from tests.clvr_bench.records_fake import FakeRun, correctness, other_data, write_seeds
 
@@ -43,14 +43,17 @@ def test_an_epoch_without_the_measure_is_left_out() -> None:
     assert row.curve("rotation_top1") == []
 
 
-def test_names_say_what_tells_rows_apart_and_no_more() -> None:
-    rows = [("simclr", "small", "a"), ("simclr", "large", "a"), ("byol", "small", "b"), ("raw", ""), ("raw", "small")]
-    assert distinct_names(rows) == ["simclr, small", "simclr, large", "byol", "raw", "raw, small"]
+def test_names_say_what_tells_rows_apart_and_no_more(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [60.0, 61.0], encoder="small")
+    write_seeds(tmp_path, [50.0, 51.0], encoder="large")
+    write_seeds(tmp_path, [40.0, 41.0], task="byol", encoder="small")
+    write_seeds(tmp_path, [30.0, 30.0], task="raw_pixels", encoder=None, budget=None)
+    assert [row.name for row in load_rows(tmp_path)] == ["simclr, small", "simclr, large", "byol", "raw_pixels"]
 
 
 def test_rows_of_one_pretext_task_are_named_by_their_options(tmp_path: Path) -> None:
     for temperature in (0.1, 0.2):
-        options = {"temperature": temperature}
+        options = {"queue_size": 64, "temperature": temperature}
         write_seeds(tmp_path, [60.0, 61.0], options=options, facts={"options_shown": options})
     assert {row.name for row in load_rows(tmp_path)} == {"simclr, temperature=0.1", "simclr, temperature=0.2"}
 

@@ -100,6 +100,17 @@ def test_a_curve_of_one_epoch_is_a_dot(tmp_path: Path) -> None:
     assert len(set(panel.plot.line)) == 1
 
 
+def test_epochs_have_one_scale_in_the_panels_of_as_many(tmp_path: Path) -> None:
+    for task, epochs in (("simclr", 2), ("byol", 2), ("byol", 20)):
+        history = [{"epoch": epoch, "loss": 1.0, "knn_top1": 10.0} for epoch in range(1, 1 + epochs)]
+        budget = {"epochs": epochs, "batch_size": 512}
+        write_seeds(tmp_path / "study", [50.0], task=task, history=history, budget=budget)
+    (scope,) = scopes(cards(standings_of(tmp_path)))
+    drawn = panels(scope)
+    assert [panel.name for panel in drawn] == ["byol, 2 epochs", "byol, 20 epochs", "simclr"]
+    assert {panel.plot.line[-1][0] for panel in drawn} == {drawn[0].plot.x.end}
+
+
 def test_a_label_without_room_is_left_out() -> None:
     assert not labelled(Mark((460.0, 200.0), "", label="far too long to be anywhere near " * 3))
 
