@@ -196,6 +196,14 @@ def test_epochs_tell_rows_apart_and_are_the_last_to_leave(suite):
     assert notes(frame) == ["simclr (10 epochs): linear: seen at 10", "simclr (40 epochs): linear: seen at 40"]
 
 
+def test_epochs_stay_where_they_decide_who_is_ranked_together(suite):
+    for task, epochs in (("simclr", 30), ("byol", 200)):  # told apart without them
+        write_seeds(suite, [60.0, 61.0], task=task, budget={"epochs": epochs, "batch_size": 128})
+    narrow = on_terminal(leaderboard(suite), 45)
+    assert "epochs" in narrow.split("Too narrow for:")[0]
+    assert all(re.search(rf"1 +{task} +{epochs} ", narrow) for task, epochs in (("simclr", 30), ("byol", 200)))
+
+
 def test_each_budget_has_its_best(suite):
     for epochs, accuracy in ((10, 60.0), (40, 80.0)):
         write_seeds(suite, [accuracy, accuracy + 1], budget={"epochs": epochs, "batch_size": 128})
