@@ -244,9 +244,15 @@ def _shown_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     for row, look in zip(rows, looks, strict=True):
         alike = [other for other, its in zip(rows, looks, strict=True) if its == look]
         batch = f"batch {row['batch_size']}" if len({other["batch_size"] for other in alike}) > 1 else ""
-        said = "; ".join(filter(None, [row["options"], batch])) if len(alike) > 1 else ""
+        said = "; ".join(filter(None, [own_options(row["options"], [other["options"] for other in alike]), batch]))
         row["title"] = row["pretext_task"] + (f"\n({said})" if said else "")
     return rows
+
+
+def own_options(options: str, alike: Sequence[str]) -> str:
+    """Return those of a row's options that not all rows that look alike have, itself among these; see ``COLUMNS``."""
+    shared = set.intersection(*(set(text.split("; ")) for text in alike))
+    return "; ".join(option for option in options.split("; ") if option not in shared)
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:

@@ -21,7 +21,7 @@ from clvr_bench.budgets import epochs_said, usual_epochs
 from clvr_bench.heatmaps import picture
 from clvr_bench.pairwise import COLUMNS, pair_study, pair_table
 from clvr_bench.records import write_atomically
-from clvr_bench.tables import csv_text
+from clvr_bench.tables import csv_text, own_options
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" / "results.md")
@@ -100,14 +100,12 @@ def _alike(row: pd.Series[object], frame: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(row: pd.Series[object], alike: pd.DataFrame) -> dict[str, str]:
     """Return what is shown of a row; its augmentation and options only where rows that look alike differ in them."""
-    shared = set.intersection(*(set(text.split("; ")) for text in alike["options"]))
-    own = [option for option in str(row["options"]).split("; ") if option not in shared]
     return {
         "rank": "" if pd.isna(row["rank"]) else str(row["rank"]),
         "pretext task": str(row["pretext_task"]),
         "encoder": str(row["encoder"]),
         "augmentation": str(row["augmentation"]) if alike["augmentation"].nunique() > 1 else "",
-        "options": ", ".join(own),
+        "options": own_options(str(row["options"]), list(alike["options"])),
         "top-1 %": f"{row['top1_mean']:.1f}",
         "95% ±": "" if pd.isna(row["top1_ci95"]) else f"{row['top1_ci95']:.1f}",
         "top-5 %": f"{row['top5_mean']:.1f}",

@@ -223,6 +223,15 @@ def test_options_are_shown_where_rows_look_the_same_without(realistic):
     assert "| moco_v2 " in text
 
 
+def test_options_that_all_alike_have_are_left_out(suite):
+    for temperature in (0.1, 0.2):
+        options = {"queue_size": 64, "temperature": temperature}
+        write_seeds(suite, [60.0], options=options, facts={"options_shown": options})
+    text = render(leaderboard(suite), "markdown")
+    assert "| simclr (temperature=0.1) " in text
+    assert "| simclr (temperature=0.2) " in text
+
+
 def test_options_are_left_out_where_nothing_is_mistaken_without(suite):
     write_seeds(suite, [60.0], facts={"options_shown": {"temperature": 0.2}})
     write_seeds(suite, [50.0], task="byol")
